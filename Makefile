@@ -1,0 +1,44 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both set up .venv themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types check bench readme clean
+
+$(VENV)/ready: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,ort,export,dev]'
+	touch $@
+
+# Export a checkpoint and separate a real mix with the engine.
+demo: $(VENV)/ready
+	$(BIN)/python -m rofo.benchmarks.demo build/demo
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy cannot follow the package_dir mapping of setup.cfg: it gets a tree of links with the installed layout.
+types: $(VENV)/ready
+	rm -rf build/types && mkdir -p build/types/rofo
+	ln -s $(CURDIR)/runtime/* build/types/rofo/
+	ln -s $(CURDIR)/export $(CURDIR)/benchmarks $(CURDIR)/checkpoints build/types/rofo/
+	MYPYPATH=build/types $(BIN)/mypy -p rofo
+
+check: lint types test
+
+# Speed and memory at full public size; about half an hour on an idle two-core machine.
+bench: $(VENV)/ready
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m rofo.benchmarks.cpu
+	$(MAKE) readme
+
+# Put the figures of benchmarks/results into README.md.
+readme: $(VENV)/ready
+	$(BIN)/python -m rofo.benchmarks.readme
+
+clean:
+	rm -rf $(VENV) build
