@@ -1,0 +1,71 @@
+"""Every error rofo raises on purpose, in one tree.
+
+Each class is also the builtin a caller would expect, and carries the exit code of the command line tools.
+A message is one line: the file first, then what is wrong, the cure last.
+"""
+
+
+class RofoError(Exception):
+    """Root of the tree. Raised only through a subclass."""
+
+    exit_code = 5
+
+
+class UsageError(RofoError, ValueError):
+    """The call itself cannot work: unknown stem, two inputs with one output name, ..."""
+
+    exit_code = 2
+
+
+class AudioReadError(RofoError, ValueError):
+    """The input cannot be read, or holds samples that cannot be separated."""
+
+    exit_code = 3
+
+
+class EngineLoadError(RofoError, RuntimeError):
+    """The engine, its manifest or its backend cannot be used on this machine."""
+
+    exit_code = 4
+
+
+class ManifestError(EngineLoadError, ValueError):
+    """The manifest is missing, damaged, or of a format this version does not know."""
+
+
+class EngineMismatchError(EngineLoadError):
+    """The engine file is not the one its manifest describes, or was built for something else."""
+
+
+class CheckpointError(RofoError, ValueError):
+    """The checkpoint or its yaml cannot be turned into a network."""
+
+    exit_code = 4
+
+
+class ParityError(RofoError, RuntimeError):
+    """The exported graph does not do what the network does; nothing is written."""
+
+    exit_code = 5
+
+
+class EngineRunError(RofoError, RuntimeError):
+    """The engine failed while running."""
+
+    exit_code = 5
+
+
+class EngineOutputError(EngineRunError):
+    """The engine returned non-finite samples or the wrong shape."""
+
+
+class OutputWriteError(RofoError, OSError):
+    """A result could not be written; no partial file is left."""
+
+    exit_code = 6
+
+
+class CancelledError(RofoError):
+    """The caller asked a running separation to stop."""
+
+    exit_code = 130
