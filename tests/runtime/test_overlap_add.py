@@ -1,0 +1,81 @@
+"""Streaming overlap-add against the plain restatement, and what must hold for any plan."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain_demix import demix
+
+from rofo.overlap_add import ChunkPlan, OverlapAdd, cut
+
+CHUNK = 100
+
+
+def chunk_dependent(chunk: np.ndarray) -> np.ndarray:
+    """A stand-in network of two stems whose output depends on the place in the chunk and on all of it."""
+    place = np.linspace(0.5, 1.5, chunk.shape[-1], dtype=np.float32)
+    return np.stack((chunk * place, chunk[:, ::-1] + chunk.mean()))
+
+
+def stream(mix: np.ndarray, plan: ChunkPlan, blocks: list[int]) -> np.ndarray:
+    edges = np.cumsum([0, *blocks])
+    parts = [mix[:, a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)] + [mix[:, edges[-1] :]]
+    joined = OverlapAdd(plan)
+    out = [joined.add(piece, chunk_dependent(piece.samples)) for piece in cut(parts, plan)]
+    return np.concatenate(out, axis=-1)
+
+
+BORDERS = [2 * CHUNK // 2, 2 * (CHUNK - CHUNK // 4)]
+LENGTHS = [1, 2, 9, 49, 50, 51, 99, 100, 101, 149, 150, 151, *BORDERS, *(b + 1 for b in BORDERS), 300, 777]
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 4, 8])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_equals_the_reference_scheme(length: int, divisor: int) -> None:
+    mix = np.random.default_rng(length).standard_normal((2, length)).astype(np.float32)
+    plan = ChunkPlan(CHUNK, CHUNK // divisor)
+    want = demix(mix, chunk_dependent, chunk=plan.chunk, step=plan.step)
+    np.testing.assert_array_equal(stream(mix, plan, []), want)
+
+
+@given(
+    length=st.integers(1, 900),
+    chunk=st.integers(20, 120),
+    overlap=st.floats(0.0, 0.9),
+    blocks=st.lists(st.integers(0, 150), max_size=8),
+)
+@settings(max_examples=200, deadline=None)
+def test_any_plan_and_any_blocks(length: int, chunk: int, overlap: float, blocks: list[int]) -> None:
+    mix = np.random.default_rng(0).standard_normal((1, length)).astype(np.float32)
+    plan = ChunkPlan.with_overlap(chunk, overlap)
+    blocks = [b for i, b in enumerate(blocks) if sum(blocks[: i + 1]) <= length]
+    got = stream(mix, plan, blocks)
+    assert got.shape == (2, 1, length)
+    np.testing.assert_array_equal(got, demix(mix, chunk_dependent, chunk=chunk, step=plan.step))
+
+
+@given(length=st.integers(1, 900), chunk=st.integers(20, 120), overlap=st.floats(0.11, 0.9))
+@settings(max_examples=200, deadline=None)
+def test_every_sample_is_covered_and_weights_sum_right(length: int, chunk: int, overlap: float) -> None:
+    plan = ChunkPlan.with_overlap(chunk, overlap)
+    joined, out, used = OverlapAdd(plan), [], 0
+    for piece in cut([np.ones((1, length), np.float32)], plan):
+        out.append(joined.add(piece, np.ones((1, chunk), np.float32)))
+        used += 1
+    flat = np.concatenate(out, axis=-1)
+    assert flat.shape == (1, length)
+    assert used == plan.chunks(length)
+    # A song of one chunk keeps the reference's silent last sample: its window ends in an exact zero.
+    single = length == chunk and plan.chunks(length) == 1
+    np.testing.assert_allclose(flat[:, : length - 1 if single else length], 1, rtol=1e-6)
+
+
+def test_an_empty_song_has_no_pieces() -> None:
+    plan = ChunkPlan(CHUNK, 50)
+    assert not list(cut([], plan))
+    assert not list(cut([np.zeros((2, 0), np.float32)], plan))
+
+
+def test_overlap_is_the_shared_fraction() -> None:
+    assert ChunkPlan.with_overlap(352800, 0.5).step == 176400
+    assert ChunkPlan.with_overlap(352801, 1 - (352801 // 4) / 352801).step == 352801 // 4
