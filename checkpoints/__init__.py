@@ -1,0 +1,1 @@
+"""Facts about public checkpoints: no weights."""

@@ -1,0 +1,1 @@
+"""Checkpoint to ONNX to TensorRT. Needs torch; `rofo` itself never imports this package."""

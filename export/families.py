@@ -1,0 +1,72 @@
+"""Networks that are not supported, told by their state-dict keys or by the sections of their yaml."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# Roformers with something added that changes what they compute: (pattern in a key, name).
+_VARIANTS = (
+    (r"\.segm\.", "HyperACE Roformer"),
+    (r"(^|\.)fno", "FNO Roformer"),
+    (r"\.branch\.", "Roformer with hyper-connections"),
+    (r"value_residual", "Roformer with value residuals"),
+    (r"^layers\.\d+\.\d+\.layers\.\d+\.(conv|ff1|attn)\.|\.conv_module\.", "conformer"),
+    (r"refine", "Roformer with a refiner"),
+    (r"^\d+\.band_split\.", "chain of two Roformers"),
+    (r"mamba|\.A_log$", "Mamba network"),
+)
+_OTHERS = (
+    (r"^(tencoder|tdecoder|crosstransformer|freq_emb)\.|^encoder\.\d+\.(conv|rewrite|\d+)\.weight", "Demucs"),
+    (r"^separation_net\.|\.SDlayer\.", "SCNet"),
+    (r"^bsrnn\.|norm_fc_modules|^mask_estim\.|^tf_model\.", "Bandit"),
+    (r"^(encoder_blocks\.\d+\.tfc_tdf|bottleneck_block\.blocks)\.", "TFC-TDF v3 (MDX23C)"),
+    (r"^(encoding_blocks|ds_dense|mid_dense)\.|^freq_pad$", "MDX-Net (ConvTDFNet)"),
+    (r"^separator_(mask|map)\.|^BN_(mask|map)\.", "BS-Mamba2"),
+    (r"^separator\.\d+\.(time|band)_net\.", "BSRNN"),
+    (r"^BN\.\d+\.", "Apollo"),
+    (r"^unet_model\.|^(encoder|decoder)\..*\.blocks\.|^swin_upernet_model\.", "segmentation network"),
+    (r"^(stg\d|aux\d*)_", "VR network"),
+)
+
+# The option names by which the yaml of another architecture gives itself away.
+_YAML_OPTIONS = (
+    ({"time_conformer_depth"}, "conformer"),
+    ({"freq_bins", "embed_dim"}, "conformer"),
+    ({"num_subbands", "num_scales"}, "TFC-TDF v3 (MDX23C)"),
+    ({"band_SR"}, "SCNet"),
+    ({"num_dplayer"}, "SCNet"),
+    ({"bandsplit_ratios"}, "SCNet"),
+    ({"num_repeat_mask"}, "BS-Mamba2"),
+    ({"module_type"}, "Mamba network"),
+    ({"sr", "win", "feature_dim"}, "Apollo"),
+    ({"band_specs"}, "Bandit"),
+    ({"n_sqm_modules"}, "Bandit"),
+    ({"encoder_name"}, "segmentation network"),
+    ({"num_subbands", "num_channels"}, "segmentation network"),
+    ({"n_split_enc"}, "Moises-Light"),
+)
+_YAML_TYPES = frozenset(("bs_roformer", "mel_band_roformer"))
+
+
+def unsupported_network(keys: Iterable[str]) -> str | None:
+    """The name of the unsupported network that keys belong to, None for a plain Roformer or unknown keys."""
+    keys = list(keys)
+    roformer = any(".to_features." in key or key.startswith("band_split.") for key in keys)
+    patterns = _VARIANTS + _OTHERS if roformer else _OTHERS + _VARIANTS
+    return next((name for pattern, name in patterns if any(re.search(pattern, key) for key in keys)), None)
+
+
+def other_architecture(config: Mapping[str, Any]) -> str | None:
+    """What a yaml describes when it is not a Roformer's; None for a Roformer's or one that gives no hint."""
+    training = config.get("training")
+    declared = [config.get("model_type"), training.get("model_type") if isinstance(training, dict) else None]
+    for name in declared:
+        if isinstance(name, str) and name not in _YAML_TYPES:
+            return name
+    model = config.get("model")
+    if isinstance(model, str):
+        return model
+    if "cls" in config and "kwargs" in config:
+        return "Bandit v2"
+    options = set(model) if isinstance(model, dict) else set()
+    return next((name for hints, name in _YAML_OPTIONS if hints <= options), None)

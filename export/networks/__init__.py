@@ -1,0 +1,1 @@
+"""Export-friendly networks that load public state dicts."""

@@ -1,0 +1,111 @@
+import pytest
+from pymss_core.modules.bs_roformer import BSConformer, BSRoformer, BSRoformerHyperACE, MelBandRoformer
+from pymss_core.modules.demucs4ht import HTDemucs
+from pymss_core.modules.legacy_demucs import LegacyDemucs, LegacyHDemucs
+from pymss_core.modules.look2hear import Apollo
+from pymss_core.modules.scnet import SCNet
+
+from rofo.export.families import other_architecture, unsupported_network
+
+TINY = {
+    "dim": 16,
+    "depth": 1,
+    "stereo": True,
+    "time_transformer_depth": 1,
+    "freq_transformer_depth": 1,
+    "heads": 2,
+    "dim_head": 8,
+}
+TINY_BS = {**TINY, "freqs_per_bands": (2, 31), "stft_n_fft": 64, "stft_win_length": 64, "stft_hop_length": 16}
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda: BSRoformer(**TINY_BS),
+        lambda: BSRoformer(**TINY_BS, use_pope=True),
+        lambda: BSRoformer(**TINY_BS, use_shared_bias=True),
+        lambda: MelBandRoformer(**TINY, num_bands=8, stft_n_fft=128, stft_win_length=128, stft_hop_length=32),
+    ],
+    ids=["bs", "pope", "shared bias", "mel"],
+)
+def test_supported_networks_pass(network):
+    assert unsupported_network(network().state_dict()) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        (
+            "conformer",
+            lambda: BSConformer(**{k.replace("transformer", "conformer"): v for k, v in TINY_BS.items()}),
+        ),
+        ("HyperACE Roformer", lambda: BSRoformerHyperACE(**TINY)),
+        ("SCNet", lambda: SCNet(dims=[4, 8, 8, 8], num_dplayer=2)),
+        ("Apollo", lambda: Apollo(sr=44100, win=20, feature_dim=16, layer=1)),
+        ("Demucs", lambda: HTDemucs(sources=["a", "b"], channels=8, t_layers=1, bottom_channels=0)),
+        ("Demucs", lambda: LegacyHDemucs(sources=["a", "b"], channels=4)),
+        ("Demucs", lambda: LegacyDemucs(sources=["a", "b"], channels=4)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_other_public_networks_are_recognised(name, network):
+    assert unsupported_network(network().state_dict()) == name
+
+
+ROFORMER = ["band_split.to_features.0.1.weight", "final_norm.gamma"]
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("mask_estimators.0.segm.stem.conv.weight", "HyperACE Roformer"),
+        ("mask_estimators.0.to_freqs.0.fno_blocks.convs.0.weight", "FNO Roformer"),
+        ("layers.0.0.layers.0.0.branch.to_qkv.weight", "Roformer with hyper-connections"),
+        ("layers.1.0.layers.0.0.to_value_residual_mix.weight", "Roformer with value residuals"),
+        ("mask_estimators.0.refiner.layers.0.weight", "Roformer with a refiner"),
+        ("layers.0.0.mamba.A_log", "Mamba network"),
+        ("1.band_split.to_features.0.1.weight", "chain of two Roformers"),
+    ],
+)
+def test_roformer_variants_are_recognised_by_one_key(key, name):
+    assert unsupported_network([*ROFORMER, key]) == name
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("encoder_blocks.0.tfc_tdf.blocks.0.tfc1.2.weight", "TFC-TDF v3 (MDX23C)"),
+        ("encoding_blocks.0.tfc.H.0.0.weight", "MDX-Net (ConvTDFNet)"),
+        ("mid_dense.tfc.H.0.0.weight", "MDX-Net (ConvTDFNet)"),
+        ("bsrnn.band_split.norm_fc_modules.0.norm.weight", "Bandit"),
+        ("separator.0.time_net.norm.weight", "BSRNN"),
+        ("separator_mask.0.band_net.norm.weight", "BS-Mamba2"),
+    ],
+)
+def test_families_known_from_their_documented_keys(key, name):
+    assert unsupported_network(["x.weight", key]) == name
+
+
+def test_unknown_keys_are_no_family():
+    assert unsupported_network(["fc.weight", "fc.bias"]) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ({"model": {"dim": 1, "freqs_per_bands": [2]}}, None),
+        ({"model": {"dim": 1, "num_bands": 60}, "training": {"model_type": "mel_band_roformer"}}, None),
+        ({"model": {"dim": 1, "num_bands": 60}, "training": {"model_type": "bs_conformer"}}, "bs_conformer"),
+        ({"model": {"num_bands": 60, "time_conformer_depth": 1}}, "conformer"),
+        ({"model": {"num_subbands": 4, "num_scales": 5}}, "TFC-TDF v3 (MDX23C)"),
+        ({"model": {"band_SR": [0.1], "dims": [4]}}, "SCNet"),
+        ({"model": "htdemucs", "htdemucs": {}}, "htdemucs"),
+        ({"cls": "Bandit", "kwargs": {"stems": []}}, "Bandit v2"),
+        ({"model": {"band_specs": "musical"}}, "Bandit"),
+        ({"model": 3}, None),
+        ({}, None),
+    ],
+)
+def test_yaml_of_another_architecture(config, name):
+    assert other_architecture(config) == name
