@@ -152,7 +152,8 @@ def test_linear_attention_runs_before_time_and_skips(tmp_path: Path) -> None:
             f"{block}.0.to_qkv.0.weight": torch.randn(3 * inner, dim),
             f"{block}.0.to_out.1.weight": torch.zeros(dim, inner),
             f"{block}.1.net.0.gamma": torch.ones(dim), f"{block}.1.net.1.weight": torch.randn(4 * dim, dim),
-            f"{block}.1.net.1.bias": torch.randn(4 * dim), f"{block}.1.net.4.weight": torch.zeros(dim, 4 * dim),
+            f"{block}.1.net.1.bias": torch.randn(4 * dim),
+            f"{block}.1.net.4.weight": torch.zeros(dim, 4 * dim),
             f"{block}.1.net.4.bias": torch.zeros(dim),
         }  # fmt: skip
     oracle = Oracle(BS, {"linear_transformer_depth": 1})

@@ -1,5 +1,7 @@
 """Streaming overlap-add against the plain restatement, and what must hold for any plan."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,7 +21,7 @@ def chunk_dependent(chunk: np.ndarray) -> np.ndarray:
 
 def stream(mix: np.ndarray, plan: ChunkPlan, blocks: list[int]) -> np.ndarray:
     edges = np.cumsum([0, *blocks])
-    parts = [mix[:, a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)] + [mix[:, edges[-1] :]]
+    parts = [mix[:, a:b] for a, b in pairwise(edges)] + [mix[:, edges[-1] :]]
     joined = OverlapAdd(plan)
     out = [joined.add(piece, chunk_dependent(piece.samples)) for piece in cut(parts, plan)]
     return np.concatenate(out, axis=-1)

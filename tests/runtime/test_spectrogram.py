@@ -19,8 +19,15 @@ def torch_stft(chunk: np.ndarray, stft: Stft) -> torch.Tensor:
 @pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize(
     ("n_fft", "hop", "samples"),
-    [(2048, 441, 44100), (2048, 512, 20000), (2048, 882, 10007), (2048, 512, 1025), (64, 16, 333), (62, 7, 100)],
-)  # fmt: skip
+    [
+        (2048, 441, 44100),
+        (2048, 512, 20000),
+        (2048, 882, 10007),
+        (2048, 512, 1025),
+        (64, 16, 333),
+        (62, 7, 100),
+    ],
+)
 def test_equals_torch(n_fft: int, hop: int, samples: int, normalized: bool) -> None:
     stft = Stft(n_fft, hop, normalized=normalized)
     transform = Spectrogram(stft, samples)
