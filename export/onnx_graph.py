@@ -1,0 +1,107 @@
+"""A network as an ONNX file: traced by torch.export, opset 23, real-valued, static shapes."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import onnx_ir
+import torch
+from torch import Tensor, nn
+
+from rofo.errors import CheckpointError
+
+OPSET = 23
+
+# Above this, weights go into a file of their own: protobuf ends at 2 GB, and for a 640 MB model one file
+# costs 2.9 GB of memory to write, two cost 1.0 GB and let the runtime map the weights.
+_INLINE_BYTES = 64 << 20
+
+
+def write_onnx(network: nn.Module, shape: tuple[int, ...], path: Path) -> Path | None:
+    """Trace `network` for an input of `shape` into `path`; return the file of large weights, if any.
+
+    `path` must lie in an empty folder: saving over external weights appends to them.
+    """
+    model = _traced(network, shape)
+    _forget_origin(model)
+    data = path.with_name(path.name + ".data") if _weight_bytes(model) > _INLINE_BYTES else None
+    onnx_ir.save(model, path, external_data=data.name if data else None)
+    _check(path, shape)
+    return data
+
+
+def _traced(network: nn.Module, shape: tuple[int, ...]) -> onnx_ir.Model:
+    with _quiet(), torch.inference_mode():
+        program = torch.onnx.export(
+            network.eval(),
+            (torch.zeros(shape),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["mix"],
+            output_names=["stems"],
+            verbose=False,
+        )
+    assert program is not None  # only None when a file name is given
+    return program.model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's notes about packages it does not find, and about its own internals, off the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _forget_origin(model: onnx_ir.Model) -> None:
+    """Drop stack traces and module names: they tell the paths of the machine and are half of the graph."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+
+
+def _weight_bytes(model: onnx_ir.Model) -> int:
+    values = model.graph.initializers.values()
+    return sum(value.const_value.nbytes for value in values if value.const_value is not None)
+
+
+def _check(path: Path, shape: tuple[int, ...]) -> None:
+    """Hold the written graph to the contract: names, static shapes, no other operator sets."""
+    onnx.checker.check_model(path)
+    graph = onnx.load(path, load_external_data=False)
+    domains = {node.domain for node in graph.graph.node}
+    found = {value.name: _shape(value) for value in (*graph.graph.input, *graph.graph.output)}
+    stems = found.get("stems", ())
+    static = all(isinstance(size, int) for size in stems) and (stems[:1], stems[2:]) == (shape[:1], shape[1:])
+    if domains - {""} or found.keys() != {"mix", "stems"} or found["mix"] != shape or not static:
+        raise CheckpointError(
+            f"{path.name}: the traced graph has tensors {found} and operator sets {sorted(domains)}; "
+            "this torch is not supported, install the version in the manifest of a working export"
+        )
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    dims = value.type.tensor_type.shape.dim
+    return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in dims)
+
+
+def run_network(network: nn.Module, mix: Tensor) -> Tensor:
+    """The network itself on mix (batch, channels, frames, bins, 2), without gradients."""
+    with torch.inference_mode():
+        out: Tensor = network.eval()(mix)
+    return out
