@@ -1,0 +1,206 @@
+"""rofo-run: songs in, stems out."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rofo.console import command_line, debugging, note, one_line, printable, tell
+from rofo.errors import UsageError
+
+if TYPE_CHECKING:
+    from rofo.separator import Progress, Separator
+
+SOME_FAILED = 7
+
+
+@command_line
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--engine", required=True, type=click.Path(path_type=Path), help="Engine made by rofo-export.")
+@click.option(
+    "--output",
+    default="separated",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Stems go to DIR/<track>/<stem>.<ext>.",
+)
+@click.option("--stem", "stems", multiple=True, metavar="NAME", help="Only this stem; may be repeated.")
+@click.option("--no-residual", is_flag=True, help="Do not write the mix less all stems.")
+@click.option(
+    "--overlap",
+    type=click.FloatRange(0, 1, max_open=True),
+    metavar="FRACTION",
+    help="Part of a chunk shared with the next one; more is smoother and slower. Default: the engine's.",
+)
+@click.option("--backend", default="auto", show_default=True, help="auto, openvino or onnxruntime.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="auto takes bf16 where the processor has it and the engine's measured parity allows it.",
+)
+@click.option("--threads", type=click.IntRange(1), help="Processor threads; default: all cores.")
+@click.option("--format", "container", type=click.Choice(["wav", "flac"]), help="Default: the input's.")
+@click.option(
+    "--subtype",
+    type=click.Choice(["PCM_16", "PCM_24", "FLOAT"], case_sensitive=False),
+    help="Sample format; default: the input's.",
+)
+@click.option("--channels", metavar="N[,N]", help="Take these channels, from 0, of a file with many.")
+@click.option("--allow-truncated", is_flag=True, help="Take what is there of a file that was cut short.")
+@click.option("--sanitize", is_flag=True, help="Set samples that are not finite to 0 instead of refusing.")
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=180,
+    show_default=True,
+    help="Refuse longer files.",
+)
+@click.option("--resume", is_flag=True, help="Skip songs whose stems are all there.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per song on standard output.")
+@click.version_option(package_name="rofo")
+def main(
+    inputs: tuple[Path, ...],
+    engine: Path,
+    output: Path,
+    stems: tuple[str, ...],
+    no_residual: bool,
+    overlap: float | None,
+    backend: str,
+    precision: str,
+    threads: int | None,
+    container: str | None,
+    subtype: str | None,
+    channels: str | None,
+    allow_truncated: bool,
+    sanitize: bool,
+    max_minutes: float,
+    resume: bool,
+    as_json: bool,
+) -> int:
+    """Separate INPUTS, audio files or folders of them, into stems."""
+    from rofo.inputs import list_inputs
+    from rofo.output import check_format
+    from rofo.separator import Separator
+
+    files = list_inputs(inputs)
+    chosen_channels = _numbers(channels)
+    if container is not None:
+        check_format(container, subtype)
+    with Separator(engine, backend=backend, precision=precision, threads=threads) as separator:
+        note(f"{engine.name}: {separator.backend}, {separator.precision}")
+        wanted = _wanted(separator, stems, no_residual)
+        options: dict[str, Any] = {
+            "stems": wanted,
+            "container": container,
+            "subtype": subtype,
+            "channels": chosen_channels,
+            "allow_truncated": allow_truncated,
+            "sanitize": sanitize,
+            "max_minutes": max_minutes,
+            "overlap": overlap,
+            "resume": resume,
+        }
+        run = _Run(separator, output, options, as_json, debugging())
+        return _exit_code([run.separate(file) for file in files])
+
+
+@dataclass(frozen=True)
+class _Run:
+    """How every song of this call is separated and reported."""
+
+    separator: "Separator"
+    output: Path
+    options: dict[str, Any]
+    as_json: bool
+    debug: bool
+
+    def separate(self, file: Path) -> int:
+        """Separate one song and report it; the exit code it alone would have."""
+        try:
+            result = self.separator.separate_file(
+                file, self.output, progress=_progress_line(file), **self.options
+            )
+        except Exception as error:  # noqa: BLE001 - one song must not stop the others
+            code = tell(error, debug=self.debug)
+            self._report(file, "failed", error=one_line(error), exit_code=code)
+            return code
+        if result.skipped:
+            note(f"{file}: skipped, its stems are there")
+            self._report(file, "skipped", stems=result)
+            return 0
+        for warning in result.warnings:
+            note(f"{file}: {warning}")
+        speed = result.seconds / result.elapsed if result.elapsed else 0.0
+        note(f"{file}: {result.seconds:.1f} s of audio in {result.elapsed:.1f} s, {speed:.2f} x real time")
+        self._report(
+            file,
+            "done",
+            stems=result,
+            seconds=result.seconds,
+            elapsed=result.elapsed,
+            speed=speed,
+            warnings=list(result.warnings),
+        )
+        return 0
+
+    def _report(self, file: Path, status: str, stems: dict[str, Path] | None = None, **facts: Any) -> None:
+        paths = {stem: str(path) for stem, path in (stems or {}).items()}
+        if self.as_json:
+            engine = {"backend": self.separator.backend, "precision": self.separator.precision}
+            click.echo(json.dumps({"input": str(file), "status": status, "stems": paths, **facts, **engine}))
+        else:
+            for path in paths.values():
+                click.echo(os.fsencode(path))  # names need not be text
+
+
+def _wanted(separator: "Separator", stems: tuple[str, ...], no_residual: bool) -> tuple[str, ...]:
+    """The stems to write, checked once for all songs."""
+    wanted = separator.choose(stems or None)
+    if no_residual:
+        wanted = tuple(stem for stem in wanted if stem != separator.manifest.residual)
+        if not wanted:
+            raise UsageError("--stem asks for the residual, --no-residual leaves it out; drop one of them")
+    return wanted
+
+
+def _numbers(channels: str | None) -> list[int] | None:
+    if channels is None:
+        return None
+    try:
+        return [int(number) for number in channels.split(",")]
+    except ValueError:
+        raise UsageError(f"--channels is {channels!r}; give numbers from 0, such as 0,1") from None
+
+
+def _exit_code(codes: list[int]) -> int:
+    """A single song's own code; of several, 7 when any failed."""
+    return codes[0] if len(codes) == 1 else SOME_FAILED * any(codes)
+
+
+def _progress_line(file: Path) -> "Callable[[Progress], None] | None":
+    """A callback that rewrites one line on a terminal; None where stderr is not one."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(progress: "Progress") -> None:
+        share = f"{progress.done / progress.total:4.0%}" if progress.total else ""
+        left = progress.remaining or 0.0
+        line = f"{printable(file.name)} {share} {progress.speed:.2f} x real time, {_clock(left)} left"
+        end = "\n" if progress.total and progress.done >= progress.total else ""
+        click.echo(f"\r{line:<78}{end}", err=True, nl=False)
+
+    return show
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

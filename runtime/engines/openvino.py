@@ -1,0 +1,103 @@
+"""OpenVINO on the CPU: the default backend for .onnx engines."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rofo.engines.contract import Shapes
+from rofo.errors import EngineLoadError, EngineMismatchError, EngineRunError
+from rofo.manifest import MIN_BF16_PARITY_DB, EngineFile, Manifest
+
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class OpenVinoEngine:
+    """One compiled model; concurrent callers each get an inference request from a pool."""
+
+    backend = "openvino"
+
+    def __init__(
+        self, path: Path, manifest: Manifest, entry: EngineFile, precision: str, threads: int | None
+    ) -> None:
+        import openvino
+        from openvino.frontend import FrontEndManager
+
+        self._path = path
+        self.batch = entry.batch
+        core = openvino.Core()
+        self.precision = self._choose(core, manifest, precision)
+        options: dict[str, Any] = {
+            # Without the hint OpenVINO computes in bf16 wherever the processor can, measured or not.
+            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        # Given anything but ONNX, read_model tries the readers of all other formats, which print messages.
+        if not FrontEndManager().load_by_framework("onnx").supported(str(path)):
+            raise EngineLoadError(f"{path}: not an ONNX file; export again with rofo-export")
+        try:
+            model = core.read_model(path)
+            Shapes.of(manifest, entry.batch).check(path, _shapes(model.inputs), _shapes(model.outputs))
+            self._model: Any = core.compile_model(model, "CPU", options)
+        except EngineMismatchError:
+            raise
+        except RuntimeError as error:
+            raise EngineLoadError(
+                f"{path}: OpenVINO cannot load it ({_last_line(error)}); export again with rofo-export"
+            ) from error
+        self._idle: list[Any] = []
+        self._lock = threading.Lock()
+
+    def run(self, mix: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See rofo.engines.Engine."""
+        request = self._request()
+        try:
+            request.infer({0: np.ascontiguousarray(mix)}, share_inputs=True)
+            stems: NDArray[np.float32] = request.get_output_tensor(0).data.copy()
+        except RuntimeError as error:
+            raise EngineRunError(f"{self._path}: OpenVINO failed: {_last_line(error)}") from error
+        with self._lock:
+            self._idle.append(request)
+        return stems
+
+    def close(self) -> None:
+        """See rofo.engines.Engine."""
+        self._idle.clear()
+        self._model = None
+
+    def _request(self) -> Any:
+        with self._lock:
+            if self._model is None:
+                raise EngineRunError(f"{self._path}: the engine was closed; open it again")
+            return self._idle.pop() if self._idle else self._model.create_infer_request()
+
+    def _choose(self, core: Any, manifest: Manifest, precision: str) -> str:
+        has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "auto":
+            snr_db = manifest.snr_db(self.backend, "bf16")
+            safe = snr_db is not None and snr_db >= MIN_BF16_PARITY_DB
+            return "bf16" if has_bf16 and safe else "fp32"
+        if precision not in _HINTS:
+            raise EngineLoadError(
+                f"{self._path}: OpenVINO on a CPU computes in {' or '.join(_HINTS)}, not {precision}"
+            )
+        if precision == "bf16" and not has_bf16:
+            raise EngineLoadError(f"{self._path}: this processor has no bf16; use --precision fp32")
+        return precision
+
+
+def _shapes(ports: Any) -> dict[str, tuple[int, ...]]:
+    return {
+        port.get_any_name(): tuple(d.get_length() if d.is_static else -1 for d in port.get_partial_shape())
+        for port in ports
+    }
+
+
+def _last_line(error: Exception) -> str:
+    """The last line of OpenVINO's report: the ones before name its own source files."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

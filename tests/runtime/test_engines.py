@@ -1,0 +1,326 @@
+"""Choosing, checking and loading an engine."""
+
+import importlib.util
+import json
+
+import numpy as np
+import onnx
+import openvino
+import pytest
+
+from rofo import EngineLoadError, EngineMismatchError, EngineRunError, ManifestError, RofoError
+from rofo.engines import open_engine
+from rofo.engines.openvino import OpenVinoEngine
+from rofo.manifest import Parity, file_sha256, load_manifest
+
+BACKENDS = ["openvino", "onnxruntime"]
+GOOD_BF16 = (Parity("openvino", "fp32", 130.0), Parity("openvino", "bf16", 30.0))
+BAD_BF16 = (Parity("openvino", "fp32", 130.0), Parity("openvino", "bf16", 29.9))
+
+
+def opened(path, **options):
+    return open_engine(path, load_manifest(path), **options)
+
+
+def refusal(path, kind=EngineLoadError, **options):
+    """The one line of the error that opening ends with: the file first."""
+    with pytest.raises(kind) as caught:
+        opened(path, **options)
+    assert type(caught.value) is kind
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.startswith(f"{path}: ")
+    return text
+
+
+def rewritten(path, content):
+    """Other content for an engine file, with the hash that fits."""
+    path.write_bytes(content if isinstance(content, bytes) else content.SerializeToString())
+    manifest = path.with_suffix(".json")
+    raw = json.loads(manifest.read_text())
+    raw["engines"][0]["sha256"] = file_sha256(path)
+    manifest.write_text(json.dumps(raw))
+    return path
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Make modules look as if they were not installed."""
+
+    def hide(*names):
+        real = importlib.util.find_spec
+        monkeypatch.setattr("rofo.engines.find_spec", lambda name: None if name in names else real(name))
+
+    return hide
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """Pretend that the processor has these capabilities; the options a model is compiled with are noted."""
+
+    def pretend(*capabilities):
+        compiled = []
+
+        class Core(openvino.Core):
+            def get_property(self, device, name):
+                assert name == "OPTIMIZATION_CAPABILITIES"
+                return list(capabilities)
+
+            def compile_model(self, model, device, options):
+                compiled.append(options)
+                return super().compile_model(model, device, {"INFERENCE_PRECISION_HINT": "f32"})
+
+        monkeypatch.setattr(openvino, "Core", Core)
+        return compiled
+
+    return pretend
+
+
+# Which backend
+
+
+def test_auto_takes_openvino_and_else_onnxruntime(make_engine, without):
+    path = make_engine()
+    assert opened(path).backend == "openvino"
+    without("openvino")
+    assert opened(path).backend == "onnxruntime"
+
+
+@pytest.mark.parametrize(
+    ("hidden", "backend", "said"),
+    [
+        (("openvino",), "openvino", "openvino is not installed; pip install 'rofo[cpu]'"),
+        (("onnxruntime",), "onnxruntime", "onnxruntime is not installed; pip install 'rofo[ort]'"),
+        (BACKENDS, "auto", "openvino or onnxruntime is not installed; pip install 'rofo[cpu]' or"),
+    ],
+)
+def test_a_backend_that_is_not_installed(make_engine, without, hidden, backend, said):
+    without(*hidden)
+    assert said in refusal(make_engine(), backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["cuda", "tensorrt", ""])
+def test_an_unknown_backend(make_engine, backend):
+    text = refusal(make_engine(), backend=backend)
+    assert text.endswith(f"backend {backend} cannot run this file; use --backend openvino or onnxruntime")
+
+
+def test_an_engine_for_another_kind_of_backend(make_engine):
+    path = make_engine()
+    manifest = path.with_suffix(".json")
+    manifest.write_text(manifest.read_text().replace('"onnx"', '"tensorrt"'))
+    for backend in ("auto", "openvino"):
+        assert "newer rofo" in refusal(path, backend=backend)
+
+
+def test_onnxruntime_on_another_provider_is_refused(make_engine, monkeypatch):
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda _: ["OtherProvider"])
+    assert "OtherProvider" in refusal(make_engine(), backend="onnxruntime")
+
+
+# Which precision
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "parity", "precision"),
+    [
+        (("FP32", "BF16"), GOOD_BF16, "bf16"),
+        (("FP32", "BF16"), BAD_BF16, "fp32"),
+        (("FP32", "BF16"), (), "fp32"),
+        (("FP32", "BF16"), (Parity("onnxruntime", "bf16", 90.0),), "fp32"),
+        (("FP32",), GOOD_BF16, "fp32"),
+    ],
+)
+def test_auto_takes_bf16_only_where_measured_and_supported(
+    make_engine, processor, capabilities, parity, precision
+):
+    compiled = processor(*capabilities)
+    assert opened(make_engine(parity=parity), backend="openvino").precision == precision
+    assert compiled[0]["INFERENCE_PRECISION_HINT"] == {"fp32": "f32", "bf16": "bf16"}[precision]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_explicit_precision_is_taken_whatever_was_measured(make_engine, processor, precision):
+    compiled = processor("FP32", "BF16")
+    assert opened(make_engine(), precision=precision).precision == precision
+    assert compiled[0]["INFERENCE_PRECISION_HINT"] == {"fp32": "f32", "bf16": "bf16"}[precision]
+
+
+def test_bf16_is_refused_where_the_processor_has_none(make_engine, processor):
+    processor("FP32")
+    text = refusal(make_engine(parity=GOOD_BF16), precision="bf16")
+    assert text.endswith("this processor has no bf16; use --precision fp32")
+
+
+@pytest.mark.parametrize(("backend", "precision"), [("onnxruntime", "bf16"), (None, "fp16"), (None, "int8")])
+def test_precisions_a_backend_does_not_have(make_engine, backend, precision):
+    for name in [backend] if backend else BACKENDS:
+        assert f"not {precision}" in refusal(make_engine(), backend=name, precision=precision)
+
+
+def test_fp32_is_fp32_and_bf16_is_not(exported, snr_db):
+    path = exported()
+    shape = (1, 2, 126, 129, 2)
+    mix = np.random.default_rng(0).standard_normal(shape).astype(np.float32) * 10
+    wanted = opened(path, backend="onnxruntime").run(mix)
+    assert snr_db(wanted, opened(path, backend="openvino", precision="fp32").run(mix)) > 100
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert 30 < snr_db(wanted, opened(path, backend="openvino", precision="bf16").run(mix)) < 90
+
+
+@pytest.mark.parametrize(("threads", "options"), [(None, {}), (2, {"INFERENCE_NUM_THREADS": 2})])
+def test_threads_reach_openvino(make_engine, processor, threads, options):
+    compiled = processor("FP32")
+    opened(make_engine(), threads=threads)
+    given = {key: value for key, value in compiled[0].items() if key == "INFERENCE_NUM_THREADS"}
+    assert given == options
+
+
+def test_threads_reach_onnxruntime(make_engine, monkeypatch):
+    import onnxruntime
+
+    given = []
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda path, options, **more: given.append(options.intra_op_num_threads) or real(path, **more),
+    )
+    for threads in (None, 2):
+        opened(make_engine(), backend="onnxruntime", threads=threads)
+    assert given == [0, 2]
+
+
+# Files that are not engines, though their hash fits
+
+
+@pytest.fixture
+def model(make_engine):
+    """An engine and its model, for damaging."""
+    path = make_engine()
+    return path, onnx.load(path)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("content", [b"", bytes(1000), b"text " * 50, b"<?xml version='1.0'?><net/>", None])
+def test_garbage(model, backend, content, capfd):
+    path, good = model
+    content = good.SerializeToString()[:-50] if content is None else content
+    assert refusal(rewritten(path, content), backend=backend).endswith("export again with rofo-export")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_operator_nobody_knows(model, backend, capfd):
+    path, graph = model
+    graph.graph.node[-1].op_type = "Nonsense"
+    assert "Nonsense" in refusal(rewritten(path, graph), backend=backend)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"channels": 1}, "its input is"),
+        ({"batch": 2}, "its input is"),
+        ({"chunk": 4064}, "its input is"),
+        ({"stems": ("a", "b")}, "its output is"),
+    ],
+)
+def test_shapes_that_contradict_the_manifest(make_engine, model, backend, change, said):
+    path, _ = model
+    other = make_engine(**change).read_bytes()
+    text = refusal(rewritten(path, other), EngineMismatchError, backend=backend)
+    assert said in text
+    assert "(1, 2, 63, 129, 2)" in text or "(1, 1, 2, 63, 129, 2)" in text
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_tensors_by_another_name_or_without_fixed_shape(model, backend):
+    path, graph = model
+    graph.graph.output[0].name = graph.graph.node[-1].output[0] = "sources"
+    assert "sources" in refusal(rewritten(path, graph), EngineMismatchError, backend=backend)
+    graph.graph.output[0].name = graph.graph.node[-1].output[0] = "stems"
+    for value in (*graph.graph.input, *graph.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    refusal(rewritten(path, graph), EngineMismatchError, backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_half_precision_tensors_do_not_pass_for_floats(model, backend, song):
+    from rofo import Separator
+
+    path, graph = model
+    for value in (*graph.graph.input, *graph.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    gains = next(tensor for tensor in graph.graph.initializer if tensor.name == "gains")
+    gains.CopyFrom(
+        onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(gains).astype(np.float16), "gains")
+    )
+    with pytest.raises(EngineRunError, match="float"):
+        Separator(rewritten(path, graph), backend=backend).separate(song(100), 44100)
+
+
+# Weights in a file of their own
+
+
+def external(path, graph, location):
+    """Move the gains to a file that the graph calls `location`."""
+    gains = next(tensor for tensor in graph.graph.initializer if tensor.name == "gains")
+    raw = onnx.numpy_helper.to_array(gains).tobytes()
+    gains.ClearField("float_data")
+    gains.ClearField("raw_data")
+    gains.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", str(len(raw)))):
+        entry = gains.external_data.add()
+        entry.key, entry.value = key, value
+    return rewritten(path, graph), raw
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_weights_beside_the_engine_are_read(model, backend):
+    path, raw = external(*model, "half.onnx.data")
+    path.with_name("half.onnx.data").write_bytes(raw)
+    mix = np.ones((1, 2, 63, 129, 2), np.float32)
+    np.testing.assert_array_equal(
+        opened(path, backend=backend).run(mix), np.full((1, 1, *mix.shape[1:]), 0.5)
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("location", ["../secret", "{absolute}", "sub/../../secret", "link", "missing"])
+def test_weights_from_anywhere_else_are_refused(model, backend, location, tmp_path):
+    path, graph = model
+    secret = path.parent.parent / "secret"
+    path, raw = external(path, graph, location.format(absolute=secret))
+    secret.write_bytes(raw)
+    path.with_name("link").symlink_to(secret)
+    assert refusal(path, backend=backend).endswith("export again with rofo-export")
+
+
+# All errors of opening are of one tree
+
+
+def test_every_error_is_a_rofo_error_with_exit_code_4(make_engine):
+    path = make_engine()
+    assert issubclass(ManifestError, EngineLoadError)
+    for kind in (EngineLoadError, EngineMismatchError, ManifestError):
+        assert issubclass(kind, RofoError)
+        assert kind.exit_code == 4
+    path.with_suffix(".json").unlink()
+    with pytest.raises(EngineLoadError):
+        load_manifest(path)
+
+
+def test_hashes_are_checked_before_anything_is_loaded(make_engine, monkeypatch):
+    path = make_engine()
+    path.write_bytes(path.read_bytes() + b"\0")
+
+    def never(*_):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(OpenVinoEngine, "__init__", never)
+    assert "sha256 differs" in refusal(path, EngineMismatchError)

@@ -1,0 +1,267 @@
+"""The manifest: what is written is read back, and nothing else is."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rofo import ManifestError, Separator, load_manifest
+from rofo.errors import EngineLoadError, EngineMismatchError
+from rofo.manifest import Manifest, Parity, Stft
+
+CURE = "rofo-export"
+DATA = {"data": "half.onnx.data", "data_sha256": "0" * 64}
+
+
+@pytest.fixture
+def engine(make_engine):
+    """An engine whose files a test may damage."""
+    return make_engine()
+
+
+@pytest.fixture
+def change(engine):
+    """Change one entry of the manifest, found by keys, or remove it (None). Gives the engine's path."""
+
+    def write(*keys, value):
+        path = engine.with_suffix(".json")
+        raw = json.loads(path.read_text())
+        place = raw
+        for key in keys[:-1]:
+            place = place[key]
+        if value is None:
+            del place[keys[-1]]
+        else:
+            place[keys[-1]] = value
+        path.write_text(json.dumps(raw))
+        return engine
+
+    return write
+
+
+def refusal(path, kind=ManifestError):
+    """The one line with which an engine is refused: file first, cure last."""
+    with pytest.raises(kind) as caught:
+        Separator(path)
+    text = str(caught.value)
+    assert type(caught.value) is kind
+    assert "\n" not in text
+    assert text.startswith(f"{path.with_suffix('')}.")
+    assert CURE in text.rpartition(";")[2]
+    return text
+
+
+def test_what_is_written_is_read_back(make_engine):
+    parity = (Parity("openvino", "fp32", 131.5), Parity("openvino", "bf16", 48.0))
+    path = make_engine(stems=("drums", "bass"), residual=None, normalize=True, parity=parity)
+    manifest = load_manifest(path)
+    assert manifest == load_manifest(path.with_suffix(".json"))
+    assert json.loads(manifest.to_json())["format"] == 1
+    path.with_suffix(".json").write_text(manifest.to_json())
+    assert load_manifest(path) == manifest
+    assert manifest.stems == ("drums", "bass")
+    assert isinstance(manifest.engines, tuple)
+    assert manifest.snr_db("openvino", "bf16") == 48.0
+    assert manifest.snr_db("onnxruntime", "fp32") is None
+
+
+def test_a_manifest_cannot_be_changed(engine):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load_manifest(engine).name = "other"
+
+
+def test_stft_numbers():
+    assert (Stft(2048, 441).bins, Stft(2048, 441).frames(352_800)) == (1025, 801)
+
+
+# Damaged files
+
+
+def test_a_missing_manifest(engine):
+    engine.with_suffix(".json").unlink()
+    assert "no manifest" in refusal(engine)
+
+
+def test_a_folder_in_its_place(engine):
+    engine.with_suffix(".json").unlink()
+    engine.with_suffix(".json").mkdir()
+    refusal(engine)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"null", b"[]", b'"text"', b"\xff\xfe", b"[" * 100_000, b'{"format": ' + b"1" * 5000 + b"}"],
+)
+def test_not_a_manifest_at_all(engine, content):
+    engine.with_suffix(".json").write_bytes(content)
+    refusal(engine)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", True, [1], None])
+def test_another_format_number(change, version):
+    engine = change("format", value=version)
+    assert "this rofo reads 1" in refusal(engine)
+
+
+FIELDS = [field.name for field in dataclasses.fields(Manifest)]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_missing_field_is_named(change, field):
+    assert f"lacks {field}" in refusal(change(field, value=None))
+
+
+@pytest.mark.parametrize("field", [f for f in FIELDS if f != "residual"])
+@pytest.mark.parametrize("value", [3.5, {"what": 1}, ["x", 1], "?" * 3])
+def test_a_mistyped_field_is_named(change, field, value):
+    if field in ("name", "architecture") and isinstance(value, str):
+        value = 7
+    assert field in refusal(change(field, value=value))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "said"),
+    [
+        (("surprise",), 1, "unknown fields: surprise"),
+        (("stft", "sur\nprise"), 1, "manifest.stft has unknown fields: sur prise"),
+        (("stft", "n_fft"), 255, "stft.n_fft"),
+        (("stft", "n_fft"), True, "stft.n_fft"),
+        (("stft", "hop_length"), 0, "stft.hop_length"),
+        (("stft", "hop_length"), 129, "stft.hop_length"),
+        (("stft", "window"), "hamming", "stft.window"),
+        (("stft", "centre"), 1, "stft.centre"),
+        (("chunk", "samples"), 128, "chunk.samples"),
+        (("chunk", "frames"), 64, "chunk.frames is 64, should be 63"),
+        (("overlap_add", "overlap"), 1, "overlap"),
+        (("overlap_add", "overlap"), float("nan"), "overlap"),
+        (("overlap_add", "overlap"), 10**400, "overlap"),
+        (("overlap_add", "scheme"), "other", "scheme"),
+        (("sample_rate",), 0, "sample_rate"),
+        (("channels",), 6, "channels"),
+        (("stems",), [], "stems is empty"),
+        (("stems",), ["vocals", "Vocals"], "repeat"),
+        (("residual",), "VOCALS", "repeat"),
+        (("engines",), [], "engines is empty"),
+        (("engines", 0, "batch"), 0, "batch"),
+        (("engines", 0, "backend"), "cuda", "backend"),
+        (("engines", 0, "sha256"), "ABC", "is not a sha256"),
+        (("engines", 0, "sha256"), "", "is not a sha256"),
+        (("engines", 0, "data"), "x.data", "go together"),
+    ],
+)
+def test_impossible_values_are_named(change, keys, value, said):
+    assert said in refusal(change(*keys, value=value))
+
+
+HOSTILE = ["../secret", "/etc/passwd", "a/b", "..", ".", "", "a\\b", "nul\0", "line\nbreak", "\ud800"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_files_are_only_beside_the_manifest(engine, change, name):
+    assert "not a plain file name" in refusal(change("engines", 0, "file", value=name))
+    change("engines", 0, "file", value=engine.name)
+    change("engines", 0, "data_sha256", value="0" * 64)
+    assert "not a plain file name" in refusal(change("engines", 0, "data", value=name))
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a\0b", "nl\n", "a:b", "-rf"])
+def test_stems_can_name_files(change, name):
+    assert "cannot name a file" in refusal(change("stems", value=[name]))
+
+
+# Engine files that are not those of the manifest
+
+
+def test_an_altered_engine(engine):
+    content = bytearray(engine.read_bytes())
+    content[-1] ^= 1
+    engine.write_bytes(content)
+    assert "sha256 differs" in refusal(engine, EngineMismatchError)
+
+
+def test_a_truncated_engine(engine):
+    engine.write_bytes(engine.read_bytes()[:-10])
+    assert "cut short" in refusal(engine, EngineMismatchError)
+
+
+def test_a_missing_data_file(engine, change):
+    for key, value in DATA.items():
+        change("engines", 0, key, value=value)
+    text = refusal(engine.with_name("half.onnx"), EngineMismatchError)
+    assert text.startswith(f"{engine}.data: No such file")
+
+
+def test_an_altered_data_file(engine, change):
+    for key, value in DATA.items():
+        change("engines", 0, key, value=value)
+    engine.with_name(DATA["data"]).write_bytes(b"other weights")
+    assert "sha256 differs" in refusal(engine, EngineMismatchError)
+
+
+def test_the_manifest_of_another_engine(engine, make_engine):
+    other = make_engine("level")
+    engine.with_suffix(".json").write_text(other.with_suffix(".json").read_text())
+    assert "describes only level.onnx" in refusal(engine, EngineMismatchError)
+
+
+def test_a_manifest_beside_no_engine(engine):
+    engine.unlink()
+    refusal(engine, EngineLoadError)
+
+
+# Anything at all
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(data=st.data())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_mutated_manifest_is_a_manifest_or_a_manifest_error(engine, tmp_path, data):
+    raw = json.loads(engine.with_suffix(".json").read_text())
+    for _ in range(data.draw(st.integers(1, 3))):
+        mutate(raw, data)
+    path = tmp_path / "mutated.json"
+    path.write_text(json.dumps(raw))
+    try:
+        manifest = load_manifest(path)
+    except ManifestError as error:
+        assert str(error).startswith(f"{path}: ")
+        assert "\n" not in str(error)
+    else:
+        path.write_text(manifest.to_json())
+        assert load_manifest(path).to_json() == manifest.to_json()
+
+
+def mutate(raw, data):
+    """Replace, remove or add one entry somewhere."""
+    place = raw
+    while True:
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        if not keys:
+            return
+        key = data.draw(st.sampled_from(keys))
+        if not isinstance(place[key], dict | list) or data.draw(st.booleans()):
+            break
+        place = place[key]
+    action = data.draw(st.sampled_from(["replace", "remove", "add"]))
+    if action == "remove":
+        del place[key]
+    elif action == "add" and isinstance(place, dict):
+        place[data.draw(st.text(max_size=5))] = data.draw(JSON)
+    else:
+        place[key] = data.draw(JSON)
+
+
+@given(st.binary(max_size=200))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_a_manifest_error(tmp_path, content):
+    path = tmp_path / "any.json"
+    path.write_bytes(content)
+    with pytest.raises(ManifestError):
+        load_manifest(path)

@@ -1,0 +1,108 @@
+"""The wheel: exactly the packages, typed, with the catalogue; and it runs from where it is put."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import soundfile
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {
+    "rofo": "runtime",
+    "rofo/engines": "runtime/engines",
+    "rofo/export": "export",
+    "rofo/export/networks": "export/networks",
+    "rofo/benchmarks": "benchmarks",
+    "rofo/checkpoints": "checkpoints",
+}
+DATA = {"rofo/py.typed", "rofo/checkpoints/catalogue.json"}
+BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel of the working tree, built from a copy: what other builds left behind must not get in."""
+    tree = tmp_path_factory.mktemp("tree")
+    for name in {folder.partition("/")[0] for folder in FOLDERS.values()} | {"tests"}:
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    out = tmp_path_factory.mktemp("wheel")
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, str(out)], cwd=tree, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return out / done.stdout.split()[-1]
+
+
+@pytest.fixture(scope="module")
+def content(wheel):
+    """{name: bytes} of the files in the wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_exactly_the_packages_are_shipped(content):
+    modules = {
+        f"{package}/{path.name}"
+        for package, folder in FOLDERS.items()
+        for path in (ROOT / folder).glob("*.py")
+    }
+    shipped = {name for name in content if ".dist-info/" not in name}
+    assert shipped == modules | DATA
+    assert {"rofo/separator.py", "rofo/engines/openvino.py", "rofo/export/networks/roformer.py"} < shipped
+    assert not [name for name in content if re.search(r"\btests?\b|/demo/|\.(flac|wav|onnx|ckpt)$", name)]
+
+
+def test_every_package_of_the_tree_is_listed():
+    tops = {ROOT / folder.partition("/")[0] for folder in FOLDERS.values()}
+    found = {path.parent for top in tops for path in top.rglob("__init__.py")}
+    assert {str(folder.relative_to(ROOT)) for folder in found} == set(FOLDERS.values())
+
+
+def test_metadata_and_scripts(content):
+    (info,) = {name.partition("/")[0] for name in content if ".dist-info/" in name}
+    metadata = content[f"{info}/METADATA"].decode()
+    required = set(re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE))
+    assert required == {"numpy", "soundfile", "soxr", "click"}
+    assert {"cpu", "ort", "export", "dev"} <= set(
+        re.findall(r"^Provides-Extra: (.*)$", metadata, re.MULTILINE)
+    )
+    assert re.search(r"^License(-Expression)?: MIT$", metadata, re.MULTILINE)
+    assert f"{info}/licenses/LICENSE" in content
+    scripts = content[f"{info}/entry_points.txt"].decode()
+    assert "rofo-run = rofo.cli:main" in scripts
+    assert "rofo-export = rofo.export.cli:main" in scripts
+
+
+RUN = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import rofo
+with rofo.Separator(sys.argv[2]) as separator:
+    print(json.dumps([rofo.__file__, sorted(separator.separate_file(sys.argv[3], sys.argv[4]))]))
+"""
+
+
+def test_the_wheel_separates_a_song(wheel, make_engine, song, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    soundfile.write(tmp_path / "mix.wav", song(5000).T, 44100)
+    paths = [tmp_path / "site", make_engine(), tmp_path / "mix.wav", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *map(str, paths)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [
+        str(tmp_path / "site/rofo/__init__.py"),
+        ["instrumental", "vocals"],
+    ]
