@@ -187,7 +187,16 @@ def _placed(files: list[Path], folder: Path) -> tuple[Path, ...]:
                 target.replace(older)
             file.replace(target)
         undo.pop_all()
+    _drop_stale_weights(files, folder)
     return tuple(folder / file.name for file in files)
+
+
+def _drop_stale_weights(files: list[Path], folder: Path) -> None:
+    """Weights of an older, larger engine of this name belong to nothing now."""
+    names = {file.name for file in files}
+    for name in names:
+        if name.endswith(".onnx") and f"{name}.data" not in names:
+            (folder / f"{name}.data").unlink(missing_ok=True)
 
 
 def _put_back(file: Path, target: Path, older: Path) -> None:

@@ -1,6 +1,7 @@
 """What the command line tools share: one line per error on stderr, and the exit codes."""
 
 import os
+import signal
 import sys
 import traceback
 from typing import NoReturn
@@ -47,7 +48,7 @@ def debugging() -> bool:
 
 
 def command_line(command: click.Command) -> "ToolCommand":
-    """Turn a click command into a console script that reports errors as DESIGN of the tools asks.
+    """Turn a click command into a console script that reports errors in one line.
 
     Adds --debug, which shows the traceback of an error.
     """
@@ -66,6 +67,8 @@ class ToolCommand:
     def __call__(self, arguments: list[str] | None = None) -> NoReturn:
         """Run and exit: 0 ok, 2 usage, an error's own code, 130 interrupted."""
         given = sys.argv[1:] if arguments is None else arguments
+        # A service manager's stop cleans up as Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             code = self.command.main(args=given, standalone_mode=False)
             sys.exit(code if isinstance(code, int) else 0)

@@ -436,14 +436,15 @@ def test_a_full_disk_is_6_and_leaves_nothing(engine, write, started, container):
     assert files() == ["mix.wav"]
 
 
-def test_ctrl_c_is_130_and_leaves_nothing(make_engine, write, started):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_service_stop_are_130_and_leave_nothing(make_engine, write, started, stop):
     write(samples=100_000)
     process = started("--engine", make_engine("slow"), "mix.wav", "--backend", "onnxruntime")
     deadline = time.monotonic() + 100
     while not list(Path().rglob("*.part")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert process.poll() is None, process.communicate()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     out, err = process.communicate(timeout=100)
     assert (process.returncode, out) == (130, "")
     lines = [line for line in err.splitlines() if line]
