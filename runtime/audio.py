@@ -39,6 +39,8 @@ class AudioReader:
     ) -> None:
         self._name, self._sanitize, self._replaced = shown(path), sanitize, 0
         with ExitStack() as closing, self._named():
+            if "\0" in str(path):
+                raise AudioReadError("a name cannot hold a NUL character; correct it")
             self._source = open_source(Path(path), max_minutes, closing)
             self._warnings = _accept(self._source, allow_truncated, max_minutes)
             self._channels = _choose(channels, self._source.format.channels)

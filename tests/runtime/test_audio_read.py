@@ -152,6 +152,8 @@ def test_odd_names_are_shown_on_one_printable_line(tmp_path):
     with pytest.raises(AudioReadError) as caught:
         AudioReader(tmp_path / os.fsdecode(b"a\nb\xff.wav"))
     assert str(caught.value).endswith("/a\\nb\\udcff.wav: no such file")
+    with pytest.raises(AudioReadError, match=r"b\.wav: a name cannot hold a NUL character"):
+        AudioReader(tmp_path / "a\0b.wav")
 
 
 def test_missing_directory_pipe_and_empty(tmp_path, file):
