@@ -18,6 +18,7 @@ class _Timed:
     def __init__(self, engine: Any) -> None:
         self._engine = engine
         self.batch, self.backend, self.precision = engine.batch, engine.backend, engine.precision
+        self.in_flight, self.healthy = engine.in_flight, engine.healthy
         self.seconds = 0.0
 
     def run(self, mix: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,5 +1,6 @@
 """Pieces through the engine: the STFT of the next chunk and the inverse of the last run beside it."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class ChunkLoop:
         """
         items = self._items(pieces)
         estimates: list[Floats] = []
-        worker = ThreadPoolExecutor(1, thread_name_prefix="rofo-engine")
+        worker = ThreadPoolExecutor(self._engine.in_flight, thread_name_prefix="rofo-engine")
         try:
             for batch, spectra in self._spectra(worker, items):
                 self._check_shape(spectra)
@@ -63,18 +64,18 @@ class ChunkLoop:
     def _spectra(
         self, worker: ThreadPoolExecutor, items: Iterator[_Item]
     ) -> Iterator[tuple[list[_Item], Floats]]:
-        """Batches with the engine's output, one batch ahead of the consumer."""
-        waiting: tuple[list[_Item], Future[Floats]] | None = None
+        """Batches with the engine's output, in order; the engine has the next ones while one is consumed."""
+        waiting: deque[tuple[list[_Item], Future[Floats]]] = deque()
         while batch := list(islice(items, self._engine.batch)):
             mix = np.zeros(self._shapes.mix, np.float32)
             for place, item in zip(mix, batch, strict=False):
                 place[...] = self._transform.forward(item.samples)
-            started = worker.submit(self._engine.run, mix)
-            if waiting:
-                yield waiting[0], waiting[1].result()
-            waiting = batch, started
-        if waiting:
-            yield waiting[0], waiting[1].result()
+            waiting.append((batch, worker.submit(self._engine.run, mix)))
+            if len(waiting) > self._engine.in_flight:
+                done, result = waiting.popleft()
+                yield done, result.result()
+        for done, result in waiting:
+            yield done, result.result()
 
     def _items(self, pieces: Iterable[Piece]) -> Iterator[_Item]:
         channels = self._shapes.mix[1]

@@ -39,13 +39,19 @@ SOME_FAILED = 7
     metavar="FRACTION",
     help="Part of a chunk shared with the next one; more is smoother and slower. Default: the engine's.",
 )
-@click.option("--backend", default="auto", show_default=True, help="auto, openvino or onnxruntime.")
 @click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16"]),
+    "--backend",
     default="auto",
     show_default=True,
-    help="auto takes bf16 where the processor has it and the engine's measured parity allows it.",
+    help="auto, openvino, onnxruntime, onnxruntime-cuda, tensorrt-rtx or tensorrt.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="auto takes bf16 where the processor has it and the engine's measured parity allows it; "
+    "a .plan has the precision it was built with.",
 )
 @click.option("--threads", type=click.IntRange(1), help="Processor threads; default: all cores.")
 @click.option("--format", "container", type=click.Choice(["wav", "flac"]), help="Default: the input's.")

@@ -68,7 +68,11 @@ class OverlapAdd:
 
 @dataclass(frozen=True)
 class EngineFile:
-    """One engine file beside the manifest. `data` is the file that holds an .onnx file's large weights."""
+    """One engine file beside the manifest. `data` is the file that holds an .onnx file's large weights.
+
+    `compute_capabilities` are those a .plan runs on, "8.9" or, with all later ones, "8.0+". `onnx_sha256` is
+    the graph it was built from, `device_memory` the GPU memory in bytes that it needs.
+    """
 
     file: str
     backend: Literal["onnx", "tensorrt-rtx", "tensorrt"]
@@ -79,24 +83,33 @@ class EngineFile:
     sha256: str
     data: str | None = None
     data_sha256: str | None = None
+    onnx_sha256: str | None = None
+    device_memory: int | None = None
 
     def __post_init__(self) -> None:
         _require(self.batch >= 1, f"the batch of {self.file} is {self.batch}")
         for name in (self.file, *([] if self.data is None else [self.data])):
             plain = PurePosixPath(name).name == name and "\\" not in name and name not in ("", ".", "..")
             _require(plain and name.isprintable(), f"{name!r} is not a plain file name")
-        for digest in (self.sha256, *([] if self.data_sha256 is None else [self.data_sha256])):
+        _require((self.device_memory or 0) >= 0, f"the device_memory of {self.file} is {self.device_memory}")
+        for digest in (self.sha256, self.data_sha256, self.onnx_sha256):
+            if digest is None:
+                continue
             _require(re.fullmatch("[0-9a-f]{64}", digest) is not None, f"{digest!r} is not a sha256")
         _require((self.data is None) == (self.data_sha256 is None), "data and data_sha256 go together")
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Signal-to-noise ratio of one backend's output spectrogram against the fp32 network, in dB."""
+    """Signal-to-noise ratio of one backend's output spectrogram against the fp32 network, in dB.
+
+    `measured_on` says on what: the engine itself, or a stand-in for it.
+    """
 
     backend: str
     precision: str
     snr_db: float
+    measured_on: str = "engine"
 
 
 @dataclass(frozen=True)

@@ -81,8 +81,9 @@ class _Song:
 class Separator:
     """An engine, loaded once. Immutable after construction: share it between threads.
 
-    `engine` is the path of an engine file with its manifest beside it. `backend`, `precision` and `threads`
-    as in rofo.engines.open_engine. Raises EngineLoadError (ManifestError, EngineMismatchError).
+    `engine` is the path of an engine file with its manifest beside it. `backend`, `precision`, `threads`
+    and `cuda_stream` as in rofo.engines.open_engine. Raises EngineLoadError (ManifestError,
+    EngineMismatchError).
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Separator:
         backend: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        cuda_stream: int | None = None,
     ) -> None:
         path = Path(engine)
         if not path.exists():
@@ -99,7 +101,14 @@ class Separator:
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}; give 1 or more")
         self.manifest: Manifest = load_manifest(path)
-        self._engine = open_engine(path, self.manifest, backend=backend, precision=precision, threads=threads)
+        self._engine = open_engine(
+            path,
+            self.manifest,
+            backend=backend,
+            precision=precision,
+            threads=threads,
+            cuda_stream=cuda_stream,
+        )
         self._transform = Spectrogram(self.manifest.stft, self.manifest.chunk.samples)
         shapes = Shapes.of(self.manifest, self._engine.batch)
         self._loop = ChunkLoop(self._engine, shapes, self._transform, str(path), self.manifest.sample_rate)
@@ -111,8 +120,13 @@ class Separator:
 
     @property
     def precision(self) -> str:
-        """The precision in use: fp32 or bf16."""
+        """The precision in use: fp32, bf16 or fp16."""
         return self._engine.precision
+
+    @property
+    def healthy(self) -> bool:
+        """False once the GPU is lost to this process: end it and start anew."""
+        return self._engine.healthy
 
     @property
     def stems(self) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ class OpenVinoEngine:
     """One compiled model; concurrent callers each get an inference request from a pool."""
 
     backend = "openvino"
+    in_flight = 1
+    healthy = True
 
     def __init__(
         self, path: Path, manifest: Manifest, entry: EngineFile, precision: str, threads: int | None

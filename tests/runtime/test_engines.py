@@ -102,15 +102,15 @@ def test_a_backend_that_is_not_installed(make_engine, without, hidden, backend, 
 @pytest.mark.parametrize("backend", ["cuda", "tensorrt", ""])
 def test_an_unknown_backend(make_engine, backend):
     text = refusal(make_engine(), backend=backend)
-    assert text.endswith(f"backend {backend} cannot run this file; use --backend openvino or onnxruntime")
+    offered = "openvino or onnxruntime or onnxruntime-cuda"
+    assert text.endswith(f"backend {backend} cannot run this file; use --backend {offered}")
 
 
 def test_an_engine_for_another_kind_of_backend(make_engine):
     path = make_engine()
     manifest = path.with_suffix(".json")
     manifest.write_text(manifest.read_text().replace('"onnx"', '"tensorrt"'))
-    for backend in ("auto", "openvino"):
-        assert "newer rofo" in refusal(path, backend=backend)
+    assert refusal(path, backend="openvino").endswith("cannot run this file; use --backend tensorrt")
 
 
 def test_onnxruntime_on_another_provider_is_refused(make_engine, monkeypatch):
@@ -118,6 +118,36 @@ def test_onnxruntime_on_another_provider_is_refused(make_engine, monkeypatch):
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda _: ["OtherProvider"])
     assert "OtherProvider" in refusal(make_engine(), backend="onnxruntime")
+
+
+def test_onnxruntime_without_cuda_does_not_stand_in_for_it(make_engine, monkeypatch):
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert (
+        "this ONNX Runtime has no CUDAExecutionProvider; pip uninstall onnxruntime, pip install"
+        in refusal(make_engine(), backend="onnxruntime-cuda")
+    )
+
+
+def test_onnxruntime_on_cuda_is_never_chosen_by_itself_and_falls_back_to_nothing(make_engine, monkeypatch):
+    import onnxruntime
+
+    asked = []
+
+    def session(path, options, providers):
+        asked.append((options.get_session_config_entry("session.disable_cpu_ep_fallback"), *providers))
+        raise RuntimeError("no CUDA here")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    text = refusal(make_engine(), backend="onnxruntime-cuda")
+    assert text.endswith(
+        "(no CUDA here); see that nvidia-smi lists the GPU, or use --backend openvino or onnxruntime"
+    )
+    assert asked == [("1", ("CUDAExecutionProvider", {"use_tf32": "0"}))]
+    monkeypatch.undo()
+    assert opened(make_engine()).backend == "openvino"
 
 
 # Which precision

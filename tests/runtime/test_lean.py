@@ -14,6 +14,7 @@ import rofo
 FOLDER = Path(rofo.__file__).parent
 MODULES = sorted(path for path in FOLDER.rglob("*.py"))
 BACKENDS = {"openvino", "onnxruntime"}
+GPU = {"cuda", "tensorrt", "tensorrt_rtx"}
 NEEDED = {"numpy", "soundfile", "soxr", "click", "rofo"}
 
 
@@ -46,12 +47,12 @@ def test_there_is_something_to_scan():
 def test_only_these_packages_are_imported(path):
     for name, at_once in imports(path):
         package = name.partition(".")[0]
-        allowed = NEEDED if at_once else NEEDED | BACKENDS
+        allowed = NEEDED if at_once else NEEDED | BACKENDS | {"cuda"}
         assert package in sys.stdlib_module_names or package in allowed, f"{path}: imports {name}"
         assert not name.startswith(("rofo.export", "rofo.benchmarks", "rofo.checkpoints")), f"{path}: {name}"
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("backend", sorted(BACKENDS | {"cuda"}))
 def test_a_backend_is_imported_by_its_own_engine_only(backend):
     users = [path.name for path in MODULES if backend in {n.partition(".")[0] for n, _ in imports(path)}]
     assert users == [f"{backend}.py"]
@@ -80,8 +81,8 @@ def test_a_song_is_separated_where_torch_and_onnx_cannot_be_imported(make_engine
     (other,) = BACKENDS - {backend}
     poisoned = {"torch", "onnx", "onnxscript", "onnx_ir", "scipy", "librosa", "yaml", "einops", "safetensors"}
     code = POISONED.format(
-        poisoned=poisoned | {other},
-        heavy={"numpy", "soundfile", "soxr", *BACKENDS},
+        poisoned=poisoned | GPU | {other},
+        heavy={"numpy", "soundfile", "soxr", *BACKENDS, *GPU},
         engine=str(make_engine()),
         backend=backend,
     )

@@ -149,6 +149,9 @@ def test_a_mistyped_field_is_named(change, field, value):
         (("engines", 0, "sha256"), "ABC", "is not a sha256"),
         (("engines", 0, "sha256"), "", "is not a sha256"),
         (("engines", 0, "data"), "x.data", "go together"),
+        (("engines", 0, "onnx_sha256"), "", "is not a sha256"),
+        (("engines", 0, "device_memory"), -1, "device_memory"),
+        (("engines", 0, "device_memory"), 1.5, "device_memory"),
     ],
 )
 def test_impossible_values_are_named(change, keys, value, said):

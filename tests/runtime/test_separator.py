@@ -419,7 +419,7 @@ def test_output_of_the_wrong_shape_or_type_is_refused(make_engine, song, wrong):
     shapes, transform = Shapes.of(manifest, 3), Spectrogram(manifest.stft, CHUNK)
 
     class Engine:
-        backend, precision, batch = "fake", "fp32", 3
+        backend, precision, batch, in_flight = "fake", "fp32", 3, 1
 
         def run(self, mix):
             return wrong(mix[:, None])
