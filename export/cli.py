@@ -1,10 +1,20 @@
 """rofo-export: a checkpoint becomes an engine and its manifest."""
 
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rofo.console import command_line, note
+
+if TYPE_CHECKING:
+    from rofo.export.plan import PlanOptions
+
+# Names of rofo.export.gpus.GPUS and rofo.export.networks.form.DTYPES: --help is not to load torch.
+_GPUS = ("rtx4090", "rtx3090", "rtx5090", "portable")
+_PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 @command_line
@@ -17,7 +27,32 @@ from rofo.console import command_line, note
     metavar="STEM",
     help="Path of the results without suffix; by default the checkpoint's own.",
 )
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Chunks per engine run.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    type=click.Choice(["onnx", "tensorrt-rtx", "tensorrt"]),
+    help="What to write; may be repeated. Default: onnx, and tensorrt-rtx where its builder is installed.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(_PRECISIONS),
+    default="fp16",
+    show_default=True,
+    help="Matrix products of the plan; the ONNX file is fp32.",
+)
+@click.option("--attention", type=click.Choice(_PRECISIONS), help="Attention of the plan, if not the same.")
+@click.option(
+    "--gpu",
+    type=click.Choice(_GPUS),
+    help="Card the plan is for. Default: rtx4090; for tensorrt the one in this machine.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    help="Chunks per engine run. Default: 1 for ONNX; for a plan as many as fill the card.",
+)
+@click.option("--diagnose", is_flag=True, help="Tell how far every layer of the plan's graph is from fp32.")
 @click.option("--chunk", type=float, metavar="SECONDS", help="Length of a chunk, instead of the yaml's.")
 @click.option("--hop-length", type=click.IntRange(1), metavar="SAMPLES", help="Hop of the STFT.")
 @click.option("--sample-rate", type=click.IntRange(8000), metavar="HZ", help="Rate the model was trained at.")
@@ -42,7 +77,12 @@ def main(
     checkpoint: Path,
     config: Path | None,
     output: Path | None,
-    batch: int,
+    targets: tuple[str, ...],
+    precision: str,
+    attention: str | None,
+    gpu: str | None,
+    batch: int | None,
+    diagnose: bool,
     chunk: float | None,
     hop_length: int | None,
     sample_rate: int | None,
@@ -55,9 +95,9 @@ def main(
     sha256: str | None,
     unsafe_pickle: bool,
 ) -> None:
-    """Turn CHECKPOINT (.ckpt, .pt, .pth, .th, .safetensors) into STEM.onnx and STEM.json.
+    """Turn CHECKPOINT (.ckpt, .pt, .pth, .th, .safetensors) into STEM.onnx, STEM.plan and STEM.json.
 
-    The engine is compared with the network before anything is written.
+    The engines are compared with the network before anything is written.
     """
     from rofo.export.config import Facts
     from rofo.export.exporter import export
@@ -73,20 +113,39 @@ def main(
         normalize=normalize,
         rotary=rotary,  # type: ignore[arg-type]
     )
+    targets = targets or ("onnx", *(["tensorrt-rtx"] if find_spec("tensorrt_rtx") else []))
     report = export(
         checkpoint,
         config=config,
         output=output,
         facts=facts,
-        batch=batch,
+        batch=batch or 1,
+        onnx="onnx" in targets,
+        plan=_plan(targets, precision, attention, gpu, batch, diagnose=diagnose),
         check=not no_verify,
         sha256=sha256,
         unsafe_pickle=unsafe_pickle,
         stage=note,
     )
     for parity in report.manifest.parity:
-        note(f"{parity.backend} {parity.precision}: {parity.snr_db:.1f} dB from the network")
+        where = "" if parity.measured_on == "engine" else f" ({parity.measured_on})"
+        note(f"{parity.backend} {parity.precision}: {parity.snr_db:.1f} dB from the network{where}")
     if no_verify:
         note("not verified: --no-verify")
     for file in report.files:
         click.echo(file)
+
+
+def _plan(
+    targets: Sequence[str], precision: str, attention: str | None, gpu: str | None, batch: int | None,
+    *, diagnose: bool,
+) -> "PlanOptions | None":  # fmt: skip
+    """The plan among the targets; a usage error for two plans, which would have one name."""
+    from rofo.export.plan import PlanOptions
+
+    plans = sorted(set(targets) - {"onnx"})
+    if len(plans) > 1:
+        raise click.UsageError(f"{' and '.join(plans)} would both write STEM.plan; export them one by one")
+    if not plans:
+        return None
+    return PlanOptions(plans[0], precision, attention, gpu, batch, diagnose)  # type: ignore[arg-type]

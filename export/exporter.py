@@ -1,33 +1,34 @@
 """Checkpoint to engine files, in order: read, build, trace, verify, and only then put the files in place."""
 
 import dataclasses
-import errno
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 import rofo
-from rofo.errors import CheckpointError, ManifestError, OutputWriteError, UsageError
+from rofo.errors import CheckpointError, ManifestError, UsageError
 from rofo.export import verify
 from rofo.export.checkpoint import Checkpoint, load_checkpoint
 from rofo.export.config import Facts, ModelConfig, resolve_config
+from rofo.export.gpus import Gpu
+from rofo.export.networks.form import PLAIN, Form
 from rofo.export.networks.roformer import Roformer
 from rofo.export.onnx_graph import OPSET, write_onnx
-from rofo.manifest import Chunk, EngineFile, Manifest, OverlapAdd, Source, Stft, file_sha256
+from rofo.export.plan import PlanOptions, write_plan, write_typed
+from rofo.export.staging import placed, staging
+from rofo.export.typed_parity import LayerOutput, LayerParity, check_typed, layer_outputs, layer_parity
+from rofo.manifest import Chunk, EngineFile, Manifest, OverlapAdd, Parity, Source, Stft, file_sha256
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The files written and what they hold."""
+    """The files written and what they hold; `layers` where a diagnosis was asked for."""
 
     files: tuple[Path, ...]
     manifest: Manifest
+    layers: tuple[LayerParity, ...] = ()
 
 
 def export(
@@ -37,15 +38,18 @@ def export(
     output: str | Path | None = None,
     facts: Facts | None = None,
     batch: int = 1,
+    onnx: bool = True,
+    plan: PlanOptions | None = None,
     check: bool = True,
     sha256: str | None = None,
     unsafe_pickle: bool = False,
     stage: Callable[[str], None] = lambda _: None,
 ) -> ExportReport:
-    """Write OUTPUT.onnx (and OUTPUT.onnx.data for large weights) and OUTPUT.json.
+    """Write OUTPUT.onnx (and OUTPUT.onnx.data for large weights), OUTPUT.plan if asked, and OUTPUT.json.
 
     `output` is a path without suffix, by default the checkpoint's. `batch` is the number of chunks the
-    engine takes at once. `sha256` is what the checkpoint must have. `stage` is told what is going on.
+    ONNX engine takes at once; `onnx` False leaves it out. `plan` tells what kind of plan to build. `sha256`
+    is what the checkpoint must have. `stage` is told what is going on.
     Nothing is written unless every step succeeds.
     Raises CheckpointError, ParityError, OutputWriteError, EngineLoadError.
     """
@@ -55,31 +59,131 @@ def export(
         raise UsageError(f"batch is {batch}; give 1 or more")
     if stem.name in ("", ".."):
         raise UsageError(f"{stem}: not a name for the engine; give the path of the results without suffix")
+    if not onnx and plan is None:
+        raise UsageError(f"{stem}: neither an ONNX file nor a plan to be written; choose one or both")
+    gpu = plan.target() if plan else None
     stage(f"reading {source}")
     loaded = load_checkpoint(source, unsafe_pickle=unsafe_pickle)
     if sha256 and sha256.lower() != loaded.sha256:
         raise CheckpointError(f"{source}: its sha256 is {loaded.sha256}, not {sha256}; download it again")
     model = resolve_config(loaded, yaml=Path(config) if config else None, facts=facts)
-    stft, chunk = _geometry(model)
-    stage(f"building {_summary(model, chunk)}")
-    network = _network(model, loaded, chunk)
-    with _staging(stem) as folder:
-        stage("tracing the graph")
-        file = folder / f"{stem.name}.onnx"
-        data = write_onnx(network, (batch, model.network.channels, chunk.frames, stft.bins, 2), file)
-        engine = _engine_file(file, data, batch)
-        manifest = _manifest(stem.name, model, stft, chunk, engine, _source(model, loaded))
+    work = _Work(stem.name, model, loaded, check=check, stage=stage)
+    with staging(stem) as folder:
+        parts = [work.onnx(folder, batch)] if onnx else []
+        if plan and gpu:
+            parts.append(work.plan(folder, plan, gpu, unsafe_pickle=unsafe_pickle))
+        manifest = work.manifest(parts)
         description = folder / f"{stem.name}.json"
         description.write_text(manifest.to_json(), encoding="utf-8")
-        if check:
-            stage("running the network for comparison")
-            wanted = verify.reference(network, manifest)
-            del network
-            stage("running the engine against it")
-            manifest = dataclasses.replace(manifest, parity=verify.verify(file, manifest, wanted))
-            description.write_text(manifest.to_json(), encoding="utf-8")
-        files = _placed([f for f in (data, file, description) if f is not None], stem.parent)
-    return ExportReport(files, manifest)
+        files = placed([*(file for part in parts for file in part.files), description], stem.parent)
+    return ExportReport(files, manifest, tuple(layer for part in parts for layer in part.layers))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One engine in the making: its files, its entry in the manifest, and what was measured."""
+
+    files: tuple[Path, ...]
+    entry: EngineFile
+    parity: tuple[Parity, ...] = ()
+    layers: tuple[LayerParity, ...] = ()
+
+
+class _Work:
+    """The engines of one export. The fp32 network is gone before any engine is run or built."""
+
+    def __init__(
+        self, name: str, model: ModelConfig, loaded: Checkpoint,
+        *, check: bool, stage: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.name, (self.stft, self.chunk) = name, _geometry(model)
+        self.sample_rate, self.channels = model.network.sample_rate, model.network.channels
+        self._model, self._loaded, self._check, self._stage = model, loaded, check, stage
+        self._wanted: verify.Reference | None = None
+        stage(f"building {_summary(model, self.chunk)}")
+        self._network: Roformer | None = _network(model, loaded, self.chunk, PLAIN)
+
+    def onnx(self, folder: Path, batch: int) -> _Part:
+        """The fp32 graph, held against the network."""
+        assert self._network is not None
+        self._stage("tracing the graph")
+        file = folder / f"{self.name}.onnx"
+        data = write_onnx(self._network, (batch, *self._shape), file)
+        part = _Part((*([data] if data else []), file), _engine_file(file, data, batch))
+        if not self._check:
+            return part
+        wanted = self._reference()
+        self._stage("running the engine against it")
+        return dataclasses.replace(part, parity=verify.verify(file, self.manifest([part]), wanted))
+
+    def plan(self, folder: Path, options: PlanOptions, gpu: Gpu, *, unsafe_pickle: bool) -> _Part:
+        """The plan, its typed graph held against the network."""
+        wanted = self._reference() if self._check else None
+        self._network = None
+        outputs = self._layer_outputs(options.form, unsafe_pickle) if options.diagnose else {}
+        self._stage(f"tracing the graph in {options.types}")
+        network = self._built_again(options.form, unsafe_pickle)
+        graph = write_typed(network, self._shape, folder, options, gpu, self._stage)
+        del network
+        layers: tuple[LayerParity, ...] = ()
+        if outputs:
+            self._stage("measuring every layer of it on the CPU")
+            layers = layer_parity(graph.one, verify.loud_chunk(self), outputs)
+            # At once: a graph that fails the gate is the one that is worth looking into.
+            for layer in layers:
+                self._stage(str(layer))
+        parity: tuple[Parity, ...] = ()
+        if wanted:
+            self._stage("measuring it on the CPU")
+            parity = (check_typed(graph.one, self.name, options, wanted),)
+        plan = folder / f"{self.name}.plan"
+        return _Part((plan,), write_plan(graph, plan, options, gpu, self._stage), parity, layers)
+
+    def manifest(self, parts: Sequence[_Part]) -> Manifest:
+        """What the runtime needs to know about these engines."""
+        model = self._model
+        try:
+            return Manifest(
+                name=self.name,
+                architecture=model.network.family,
+                sample_rate=self.sample_rate,
+                channels=self.channels,
+                stems=model.stems,
+                residual=model.residual,
+                stft=self.stft,
+                chunk=self.chunk,
+                overlap_add=OverlapAdd("fade", model.overlap),
+                normalize=model.normalize,
+                engines=tuple(part.entry for part in parts),
+                source=_source(model, self._loaded),
+                parity=tuple(parity for part in parts for parity in part.parity),
+            )
+        except ManifestError as error:
+            name = self._loaded.path.name
+            raise CheckpointError(f"{name}: {error}; correct the yaml or the options") from None
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return (self.channels, self.chunk.frames, self.stft.bins, 2)
+
+    def _reference(self) -> verify.Reference:
+        if self._wanted is None:
+            assert self._network is not None
+            network, self._network = self._network, None
+            self._stage("running the network for comparison")
+            self._wanted = verify.reference(network, self)
+        return self._wanted
+
+    def _built_again(self, form: Form, unsafe_pickle: bool) -> Roformer:
+        """The network in another form: building it the first time has emptied the checkpoint's state."""
+        again = load_checkpoint(self._loaded.path, unsafe_pickle=unsafe_pickle)
+        if again.sha256 != self._loaded.sha256:
+            raise CheckpointError(f"{again.path}: changed while it was exported; export again")
+        return _network(self._model, again, self.chunk, form)
+
+    def _layer_outputs(self, form: Form, unsafe_pickle: bool) -> dict[str, LayerOutput]:
+        self._stage("running the network for what every layer puts out")
+        return layer_outputs(self._built_again(form.exact, unsafe_pickle), verify.loud_chunk(self))
 
 
 def _geometry(model: ModelConfig) -> tuple[Stft, Chunk]:
@@ -100,34 +204,11 @@ def _summary(model: ModelConfig, chunk: Chunk) -> str:
     )
 
 
-def _network(model: ModelConfig, loaded: Checkpoint, chunk: Chunk) -> Roformer:
+def _network(model: ModelConfig, loaded: Checkpoint, chunk: Chunk, form: Form) -> Roformer:
     try:
-        return Roformer(model.network, loaded.state, chunk.frames)
+        return Roformer(model.network, loaded.state, chunk.frames, form)
     except CheckpointError as error:
         raise CheckpointError(f"{loaded.path}: {error}") from None
-
-
-def _manifest(
-    name: str, model: ModelConfig, stft: Stft, chunk: Chunk, engine: EngineFile, source: Source
-) -> Manifest:
-    try:
-        return Manifest(
-            name=name,
-            architecture=model.network.family,
-            sample_rate=model.network.sample_rate,
-            channels=model.network.channels,
-            stems=model.stems,
-            residual=model.residual,
-            stft=stft,
-            chunk=chunk,
-            overlap_add=OverlapAdd("fade", model.overlap),
-            normalize=model.normalize,
-            engines=(engine,),
-            source=source,
-            parity=(),
-        )
-    except ManifestError as error:
-        raise CheckpointError(f"{source.checkpoint}: {error}; correct the yaml or the options") from None
 
 
 def _engine_file(file: Path, data: Path | None, batch: int) -> EngineFile:
@@ -152,56 +233,3 @@ def _source(model: ModelConfig, loaded: Checkpoint) -> Source:
         exporter=rofo.__version__,
         torch=torch.__version__,
     )
-
-
-@contextmanager
-def _staging(stem: Path) -> Iterator[Path]:
-    """A hidden folder beside the output, removed with all that is left in it; write errors in words."""
-    folder = None
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{stem.name}.", dir=stem.parent))
-        yield folder
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputWriteError(
-            f"{stem}: could not write ({reason}); give --output a folder with room and write permission"
-        ) from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _placed(files: list[Path], folder: Path) -> tuple[Path, ...]:
-    """Move finished files to their names, the manifest last; if one cannot be, put back what was there."""
-    for file in files:
-        with file.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        if (folder / file.name).is_dir():
-            raise IsADirectoryError(errno.EISDIR, f"{file.name} is a directory")
-    with ExitStack() as undo:
-        for file in files:
-            target, older = folder / file.name, file.with_name(f"{file.name}.old")
-            undo.callback(_put_back, file, target, older)
-            if target.exists():
-                target.replace(older)
-            file.replace(target)
-        undo.pop_all()
-    _drop_stale_weights(files, folder)
-    return tuple(folder / file.name for file in files)
-
-
-def _drop_stale_weights(files: list[Path], folder: Path) -> None:
-    """Weights of an older, larger engine of this name belong to nothing now."""
-    names = {file.name for file in files}
-    for name in names:
-        if name.endswith(".onnx") and f"{name}.data" not in names:
-            (folder / f"{name}.data").unlink(missing_ok=True)
-
-
-def _put_back(file: Path, target: Path, older: Path) -> None:
-    """Undo as much of a move as was done: `file` gone means that it is at its target."""
-    if older.exists():
-        older.replace(target)
-    elif not file.exists():
-        target.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """A network as an ONNX file: traced by torch.export, opset 23, real-valued, static shapes."""
 
+import ast
 import logging
 import warnings
 from collections.abc import Iterator
@@ -9,23 +10,30 @@ from pathlib import Path
 import onnx
 import onnx_ir
 import torch
+from onnxscript.optimizer import optimize_ir
 from torch import Tensor, nn
 
 from rofo.errors import CheckpointError
 
 OPSET = 23
 
+_SCOPES = "pkg.torch.onnx.name_scopes"  # modules from the outermost inwards, then the node itself
+
 # Above this, weights go into a file of their own: protobuf ends at 2 GB, and for a 640 MB model one file
 # costs 2.9 GB of memory to write, two cost 1.0 GB and let the runtime map the weights.
 _INLINE_BYTES = 64 << 20
 
 
-def write_onnx(network: nn.Module, shape: tuple[int, ...], path: Path) -> Path | None:
+def write_onnx(network: nn.Module, shape: tuple[int, ...], path: Path, *, typed: bool = False) -> Path | None:
     """Trace `network` for an input of `shape` into `path`; return the file of large weights, if any.
 
-    `path` must lie in an empty folder: saving over external weights appends to them.
+    `typed` keeps 16-bit weights before their casts, and names every node MODULE/OPERATOR_n after the
+    module of the network that it computes. `path` must lie in an empty folder: saving over external
+    weights appends to them.
     """
-    model = _traced(network, shape)
+    model = _traced(network, shape, typed=typed)
+    if typed:
+        _name_after_modules(model)
     _forget_origin(model)
     data = path.with_name(path.name + ".data") if _weight_bytes(model) > _INLINE_BYTES else None
     onnx_ir.save(model, path, external_data=data.name if data else None)
@@ -33,7 +41,7 @@ def write_onnx(network: nn.Module, shape: tuple[int, ...], path: Path) -> Path |
     return data
 
 
-def _traced(network: nn.Module, shape: tuple[int, ...]) -> onnx_ir.Model:
+def _traced(network: nn.Module, shape: tuple[int, ...], *, typed: bool) -> onnx_ir.Model:
     with _quiet(), torch.inference_mode():
         program = torch.onnx.export(
             network.eval(),
@@ -43,9 +51,25 @@ def _traced(network: nn.Module, shape: tuple[int, ...]) -> onnx_ir.Model:
             input_names=["mix"],
             output_names=["stems"],
             verbose=False,
+            optimize=not typed,
         )
     assert program is not None  # only None when a file name is given
+    if typed:
+        # Folding would turn small 16-bit weights before a cast into 32-bit ones: another product.
+        optimize_ir(program.model, should_fold=lambda node: False if _widens(node) else None)
     return program.model
+
+
+def _widens(node: onnx_ir.Node) -> bool:
+    value = node.inputs[0] if node.op_type == "Cast" else None
+    return value is not None and value.dtype in (onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16)
+
+
+def _name_after_modules(model: onnx_ir.Model) -> None:
+    for i, node in enumerate(model.graph):
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+        module = next((scope for scope in reversed(scopes[:-1]) if scope), "network")
+        node.name = f"{module}/{node.op_type}_{i}"
 
 
 @contextmanager

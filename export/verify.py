@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from rofo.engines import BACKENDS, Engine, open_engine
 from rofo.errors import EngineLoadError, ParityError
 from rofo.export.onnx_graph import run_network
-from rofo.manifest import Manifest, Parity
+from rofo.manifest import Chunk, Manifest, Parity, Stft
 from rofo.spectrogram import Spectrogram
 
 Floats = NDArray[np.float32]
@@ -27,19 +28,38 @@ _MAX_DB = 200.0
 
 @dataclass(frozen=True)
 class Reference:
-    """What the network makes of the test spectrogram. Kept apart so that the network can be freed first."""
+    """What the network makes of one test chunk. Kept apart so that the network can be freed first."""
 
     mix: Floats
     stems: Floats
 
+    def repeated(self, batch: int) -> "Reference":
+        """The same chunk `batch` times."""
+        return Reference(np.repeat(self.mix, batch, axis=0), np.repeat(self.stems, batch, axis=0))
 
-def reference(network: nn.Module, manifest: Manifest) -> Reference:
+
+class Described(Protocol):
+    """The part of a manifest that says what the network is given."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def sample_rate(self) -> int: ...  # noqa: D102
+    @property
+    def channels(self) -> int: ...  # noqa: D102
+    @property
+    def stft(self) -> Stft: ...  # noqa: D102
+    @property
+    def chunk(self) -> Chunk: ...  # noqa: D102
+
+
+def reference(network: nn.Module, model: Described) -> Reference:
     """Run the network on a fixed, loud, song-like chunk. Raises ParityError when the output is not finite."""
-    mix = loud_chunk(manifest)
+    mix = loud_chunk(model)
     stems = run_network(network, torch.from_numpy(mix)).numpy()
     if not np.isfinite(stems).all():
         raise ParityError(
-            f"{manifest.name}: the network itself gives non-finite samples on loud music; "
+            f"{model.name}: the network itself gives non-finite samples on loud music; "
             "the checkpoint is damaged or the yaml is not its own"
         )
     return Reference(mix, stems)
@@ -64,21 +84,20 @@ def verify(path: Path, manifest: Manifest, wanted: Reference) -> tuple[Parity, .
         return (fp32,)
 
 
-def loud_chunk(manifest: Manifest) -> Floats:
-    """A fixed chunk (batch, channels, frames, bins, 2): chords, drums and noise up to full scale."""
+def loud_chunk(model: Described) -> Floats:
+    """A fixed chunk (1, channels, frames, bins, 2): chords, drums and noise up to full scale."""
     rng = np.random.default_rng(2024)
-    samples, rate = manifest.chunk.samples, manifest.sample_rate
+    samples, rate = model.chunk.samples, model.sample_rate
     time = np.arange(samples) / rate
-    audio = 0.05 * rng.standard_normal((manifest.channels, samples))
+    audio = 0.05 * rng.standard_normal((model.channels, samples))
     for pitch in (110.0, 164.8, 220.0, 329.6, 523.3, 880.0):
-        pan = rng.uniform(0.2, 1.0, (manifest.channels, 1))
+        pan = rng.uniform(0.2, 1.0, (model.channels, 1))
         swell = 0.5 + 0.5 * np.sin(2 * np.pi * rng.uniform(0.3, 3) * time)
         audio += pan * swell * sum(np.sin(2 * np.pi * pitch * k * time) / k for k in (1, 2, 3, 5, 8))
     beat = np.exp(-20 * (time % 0.5))
-    audio += beat * rng.standard_normal((manifest.channels, samples))
+    audio += beat * rng.standard_normal((model.channels, samples))
     audio /= np.abs(audio).max()
-    spectrum = Spectrogram(manifest.stft, samples).forward(audio.astype(np.float32))
-    return np.repeat(spectrum[None], manifest.engines[0].batch, axis=0)
+    return Spectrogram(model.stft, samples).forward(audio.astype(np.float32))[None]
 
 
 def snr_db(wanted: Floats, got: Floats) -> float:
@@ -92,6 +111,7 @@ def snr_db(wanted: Floats, got: Floats) -> float:
 
 def _measured(path: Path, manifest: Manifest, backend: str, precision: str, wanted: Reference) -> Parity:
     engine = open_engine(path, manifest, backend=backend, precision=precision)
+    wanted = wanted.repeated(engine.batch)
     try:
         stems = engine.run(wanted.mix)
         finite = bool(np.isfinite(stems).all())

@@ -14,6 +14,7 @@ from rofo.export.exporter import export
 ORACLES = {
     "bs": Oracle("bs_roformer"),
     "bs mono, 3 stems": Oracle("bs_roformer", {"stereo": False}, stems=("drums", "bass", "other")),
+    "bs PoPE, skip": Oracle("bs_roformer", {"use_pope": True, "skip_connection": True}),
     "mel": Oracle("mel_band_roformer", chunk=8820),
 }
 BACKENDS = {"openvino": 110, "onnxruntime": 110}

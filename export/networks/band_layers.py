@@ -12,13 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rofo.export.networks.form import Form, cast, product
 from rofo.export.networks.layers import NORM_EPSILON, _parameter
 from rofo.export.networks.weights import Weights
-
-# What one more group costs, in features of padding: the overhead of one more product on one side, wasted
-# multiplications on the other. 64 puts the 62 standard bands into 6 groups with 0.1 % padding and the 60
-# distinct Mel bands into 13 with 7 %.
-_GROUP_COST = 64
 
 
 @dataclass(frozen=True)
@@ -35,14 +31,14 @@ class Group:
         return range(self.start, self.stop)
 
 
-def group_bands(widths: Sequence[int]) -> tuple[Group, ...]:
-    """Cut the list of bands into runs so that padding plus `_GROUP_COST` per run is least."""
+def group_bands(widths: Sequence[int], group_cost: int) -> tuple[Group, ...]:
+    """Cut the list of bands into runs so that padding plus `group_cost` per run is least."""
     best: list[tuple[int, tuple[Group, ...]]] = [(0, ())]
     for stop in range(1, len(widths) + 1):
         candidates = []
         for start in range(stop):
             run = widths[start:stop]
-            cost = best[start][0] + max(run) * len(run) - sum(run) + _GROUP_COST
+            cost = best[start][0] + max(run) * len(run) - sum(run) + group_cost
             candidates.append((cost, start, max(run)))
         cost, start, width = min(candidates)
         best.append((cost, (*best[start][1], Group(start, stop, width))))
@@ -62,7 +58,6 @@ class BandLayout:
         self.features = bins * per_bin
         self.first = [start * per_bin for start, _ in bands]
         self.widths = [count * per_bin for _, count in bands]
-        self.groups = group_bands(self.widths)
 
     def input_index(self, group: Group) -> Tensor | None:
         """Features to gather for a group, (bands * width); padding points one past the last feature.
@@ -76,16 +71,16 @@ class BandLayout:
             row[: self.widths[band]] = self.first[band] + torch.arange(self.widths[band])
         return rows.reshape(-1)
 
-    def output_indices(self) -> list[Tensor]:
+    def output_indices(self, groups: Sequence[Group]) -> list[Tensor]:
         """For every feature its places in the groups' concatenated outputs, one tensor per cover.
 
         Features that fewer bands cover point one past the end, where a zero stands. Empty where the
         outputs are the features already.
         """
-        offsets = accumulate((len(g.bands) * g.width for g in self.groups), initial=0)
+        offsets = accumulate((len(g.bands) * g.width for g in groups), initial=0)
         places: list[list[int]] = [[] for _ in range(self.features)]
         end = 0
-        for group, offset in zip(self.groups, offsets, strict=False):
+        for group, offset in zip(groups, offsets, strict=False):
             for i, band in enumerate(group.bands):
                 for feature in range(self.widths[band]):
                     places[self.first[band] + feature].append(offset + i * group.width + feature)
@@ -111,22 +106,22 @@ class BandLayout:
 class BandSplit(nn.Module):
     """Each band's features, normalised, through its own linear layer."""
 
-    def __init__(self, weights: Weights, layout: BandLayout, dim: int) -> None:
+    def __init__(self, weights: Weights, layout: BandLayout, dim: int, form: Form) -> None:
         super().__init__()
-        self.layout = layout
-        self.groups = nn.ModuleList(_BandGroup(weights, layout, group, dim) for group in layout.groups)
+        groups = group_bands(layout.widths, form.split_cost)
+        self.groups = nn.ModuleList(_BandGroup(weights, layout, group, dim, form) for group in groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, frames, features) -> (batch, bands, frames, dim)."""
+        """x: (batch, frames, features) -> (batch, bands, frames, dim), float32."""
         padded = F.pad(x, (0, 1))
-        return torch.cat([group(x, padded) for group in self.groups], dim=1)
+        return _joined([cast(group(x, padded), torch.float32) for group in self.groups], 1)
 
 
 class _BandGroup(nn.Module):
     index: Tensor | None
     gamma: Tensor
 
-    def __init__(self, weights: Weights, layout: BandLayout, group: Group, dim: int) -> None:
+    def __init__(self, weights: Weights, layout: BandLayout, group: Group, dim: int, form: Form) -> None:
         super().__init__()
         self.count, self.width = len(group.bands), group.width
         self.first = layout.first[group.start]
@@ -140,7 +135,8 @@ class _BandGroup(nn.Module):
             gamma[i, 0, :width] = weights.take(f"{key}.0.gamma", width) * (width / self.width) ** 0.5
             weight[i, :width] = weights.take(f"{key}.1.weight", dim, width).T
             bias[i, 0] = weights.take(f"{key}.1.bias", dim)
-        self.gamma, self.weight, self.bias = map(_parameter, (gamma, weight, bias))
+        self.gamma = _parameter(gamma)
+        self.weight, self.bias = (_parameter(tensor.to(form.product)) for tensor in (weight, bias))
 
     def forward(self, x: Tensor, padded: Tensor) -> Tensor:
         if self.index is None:
@@ -149,7 +145,7 @@ class _BandGroup(nn.Module):
             x = padded.index_select(-1, self.index)
         x = x.unflatten(-1, (self.count, self.width)).transpose(1, 2)
         x = F.rms_norm(x, (self.width,), eps=NORM_EPSILON) * self.gamma
-        return x @ self.weight + self.bias
+        return product(x, self.weight) + self.bias
 
 
 class MaskEstimator(nn.Module):
@@ -161,32 +157,33 @@ class MaskEstimator(nn.Module):
 
     def __init__(
         self, weights: Weights, prefix: str, layout: BandLayout, *,
-        dim: int, expansion: int, layers: int, zero_dc: bool,
+        dim: int, expansion: int, layers: int, zero_dc: bool, form: Form,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.layout = layout
+        groups = group_bands(layout.widths, form.mask_cost)
         sizes = [dim] + [dim * expansion] * (layers - 1)
         keys = [
             [f"{prefix}.to_freqs.{band}.0.{2 * i}" for band in range(len(layout.widths))]
             for i in range(layers)
         ]
         self.hidden = nn.ModuleList(
-            _StackedLinear(weights, keys[i], sizes[i], sizes[i + 1]) for i in range(layers - 1)
+            _StackedLinear(weights, keys[i], sizes[i], sizes[i + 1], form) for i in range(layers - 1)
         )
         gain = 1 / layout.coverage()
         gain[: 2 * layout.channels] *= 0.0 if zero_dc else 1.0
         self.outputs = nn.ModuleList(
-            _MaskGroup(weights, keys[-1], layout, group, sizes[-1], gain) for group in layout.groups
+            _MaskGroup(weights, keys[-1], layout, group, sizes[-1], gain, form) for group in groups
         )
-        for i, index in enumerate(layout.output_indices()):
+        indices = layout.output_indices(groups)
+        for i, index in enumerate(indices):
             self.register_buffer(f"cover_{i}", index)
-        self.covers = len(layout.output_indices())
+        self.covers = len(indices)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, bands, frames, dim) -> mask (batch, frames, features)."""
+        """x: (batch, bands, frames, dim) -> mask (batch, frames, features), float32."""
         for layer in self.hidden:
             x = layer(x).tanh()
-        mask = torch.cat([group(x) for group in self.outputs], dim=-1)
+        mask = _joined([group(x) for group in self.outputs], -1)
         if not self.covers:
             return mask
         mask = F.pad(mask, (0, 1))
@@ -197,16 +194,16 @@ class MaskEstimator(nn.Module):
 class _StackedLinear(nn.Module):
     """One linear layer per band, all of one shape, as a batched product."""
 
-    def __init__(self, weights: Weights, keys: Sequence[str], inputs: int, outputs: int) -> None:
+    def __init__(self, weights: Weights, keys: Sequence[str], inputs: int, outputs: int, form: Form) -> None:
         super().__init__()
         weight, bias = torch.empty(len(keys), inputs, outputs), torch.empty(len(keys), 1, outputs)
         for i, key in enumerate(keys):
             weight[i] = weights.take(f"{key}.weight", outputs, inputs).T
             bias[i, 0] = weights.take(f"{key}.bias", outputs)
-        self.weight, self.bias = _parameter(weight), _parameter(bias)
+        self.weight, self.bias = (_parameter(tensor.to(form.product)) for tensor in (weight, bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight + self.bias
+        return product(x, self.weight) + self.bias
 
 
 class _MaskGroup(nn.Module):
@@ -218,6 +215,7 @@ class _MaskGroup(nn.Module):
         group: Group,
         inputs: int,
         gain: Tensor,
+        form: Form,
     ) -> None:
         super().__init__()
         self.start, self.stop, self.width = group.start, group.stop, group.width
@@ -229,9 +227,14 @@ class _MaskGroup(nn.Module):
             rows = weights.take(f"{keys[band]}.weight", 2 * width, inputs).view(2, width, inputs)
             weight[i, :, :, :width] = (rows * factor[..., None]).permute(2, 0, 1)
             bias[i, 0, :, :width] = weights.take(f"{keys[band]}.bias", 2 * width).view(2, width) * factor
-        self.weight, self.bias = _parameter(weight.flatten(2)), _parameter(bias.flatten(2))
+        self.weight, self.bias = (_parameter(t.flatten(2).to(form.product)) for t in (weight, bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, bands, frames, inputs) -> (batch, frames, bands of this group * width)."""
-        value, gate = (x[:, self.start : self.stop] @ self.weight + self.bias).chunk(2, dim=-1)
+        out = product(x[:, self.start : self.stop], self.weight) + self.bias
+        value, gate = cast(out, torch.float32).chunk(2, dim=-1)
         return (value * gate.sigmoid()).transpose(1, 2).flatten(2)
+
+
+def _joined(parts: Sequence[Tensor], axis: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=axis)

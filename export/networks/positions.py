@@ -37,19 +37,21 @@ class Rotary(nn.Module):
     """Rotates q and k whose features are split in halves: (first, second) of each pair, not interleaved.
 
     Public checkpoints interleave the pairs; `half_split_rows` reorders the rows of their projections, which
-    leaves q.k unchanged and lets the rotation run on contiguous halves.
+    leaves q.k unchanged and lets the rotation run on contiguous halves. With `heads_first`, heads come
+    before positions.
     """
 
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, table: AngleTable) -> None:
+    def __init__(self, table: AngleTable, *, heads_first: bool = False) -> None:
         super().__init__()
-        self.register_buffer("cos", table.cos[:, None, :])
-        self.register_buffer("sin", table.sin[:, None, :])
+        axis = 0 if heads_first else 1
+        self.register_buffer("cos", table.cos.unsqueeze(axis))
+        self.register_buffer("sin", table.sin.unsqueeze(axis))
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """q, k: (batch, positions, heads, dim_head) -> the same shapes."""
+        """q, k: (batch, positions, heads, dim_head), or heads first -> the same shapes."""
         return self._rotate(q), self._rotate(k)
 
     def _rotate(self, x: Tensor) -> Tensor:
@@ -74,11 +76,12 @@ class Polar(nn.Module):
         angles = position[:, None] * frequencies.float()[None, :]
         shifted = angles[:, None, :] + bias.float().clamp(-2 * math.pi, 0)[None]
         for name, angle in (("q", angles[:, None, :]), ("k", shifted)):
-            self.register_buffer(f"{name}_cos", angle.double().cos().float())
-            self.register_buffer(f"{name}_sin", angle.double().sin().float())
+            heads_first = angle.double().transpose(0, 1).contiguous()
+            self.register_buffer(f"{name}_cos", heads_first.cos().float())
+            self.register_buffer(f"{name}_sin", heads_first.sin().float())
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """q, k: (batch, positions, heads, dim_head) -> (..., 2 * dim_head)."""
+        """q, k: (batch, heads, positions, dim_head) -> (..., 2 * dim_head)."""
         q, k = F.softplus(q), F.softplus(k)
         q = torch.cat((q * self.q_cos, q * self.q_sin), dim=-1)
         k = torch.cat((k * self.k_cos, k * self.k_sin), dim=-1)

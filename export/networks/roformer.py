@@ -11,25 +11,28 @@ from torch import Tensor, nn
 from rofo.errors import CheckpointError
 from rofo.export.config import RoformerConfig
 from rofo.export.networks.band_layers import BandLayout, BandSplit, MaskEstimator
-from rofo.export.networks.layers import Attention, LinearAttention, RMSNorm, Transformer
+from rofo.export.networks.form import PLAIN, Form
+from rofo.export.networks.layers import Attention, LinearAttention, RMSNorm, Transformer, Turned
 from rofo.export.networks.positions import AngleTable, Polar, Rotary, rotary_table
 from rofo.export.networks.weights import Weights
 
 
 class Roformer(nn.Module):
-    """The network of one checkpoint, for a fixed number of frames.
+    """The network of one checkpoint, for a fixed number of frames, in the form that one kind of engine needs.
 
     `state` is a public state dict and is emptied. Raises CheckpointError listing every key that is missing,
     misshapen or not used.
     """
 
-    def __init__(self, config: RoformerConfig, state: dict[str, Tensor], frames: int) -> None:
+    def __init__(
+        self, config: RoformerConfig, state: dict[str, Tensor], frames: int, form: Form = PLAIN
+    ) -> None:
         super().__init__()
         weights = Weights(state)
         layout = BandLayout(config.bands, config.n_fft // 2 + 1, config.channels)
         is_bs = config.family == "bs_roformer"
-        self.band_split = BandSplit(weights, layout, config.dim)
-        blocks = _Blocks(weights, config, frames)
+        self.band_split = BandSplit(weights, layout, config.dim, form)
+        blocks = _Blocks(weights, config, frames, form)
         self.layers = nn.ModuleList(_Layer(blocks, i) for i in range(config.depth))
         self.skip_connection = config.skip_connection
         self.final_norm = RMSNorm(weights.take("final_norm.gamma", config.dim)) if is_bs else nn.Identity()
@@ -42,6 +45,7 @@ class Roformer(nn.Module):
                 expansion=config.mlp_expansion,
                 layers=config.mask_layers,
                 zero_dc=config.zero_dc,
+                form=form,
             )
             for stem in range(config.num_stems)
         )
@@ -68,6 +72,7 @@ class _Layer(nn.Module):
         self.linear = blocks.transformer(f"{prefix}.0", config.linear_depth, "linear") if linear else None
         self.over_frames = blocks.transformer(f"{prefix}.{linear}", config.time_depth, "time")
         self.over_bands = blocks.transformer(f"{prefix}.{linear + 1}", config.freq_depth, "freq")
+        self.still_stream = blocks.form.still_stream
 
     def forward(self, x: Tensor, skipped: list[Tensor]) -> Tensor:
         """x: (batch, bands, frames, dim), plus the outputs of earlier layers -> the same shape."""
@@ -75,6 +80,8 @@ class _Layer(nn.Module):
             x = self.linear(x.flatten(1, 2)).view_as(x)
         for output in skipped:
             x = x + output
+        if self.still_stream:
+            return self.over_bands(self.over_frames(x))
         x = _along_rows(self.over_frames, x).transpose(1, 2)
         return _along_rows(self.over_bands, x).transpose(1, 2)
 
@@ -82,8 +89,8 @@ class _Layer(nn.Module):
 class _Blocks:
     """Builds the transformers of one network; what they share is read once."""
 
-    def __init__(self, weights: Weights, config: RoformerConfig, frames: int) -> None:
-        self.weights, self.config = weights, config
+    def __init__(self, weights: Weights, config: RoformerConfig, frames: int, form: Form) -> None:
+        self.weights, self.config, self.form = weights, config, form
         self._lengths = {"time": frames, "freq": len(config.bands)}
         self._positions: dict[tuple[str, bytes], Rotary | Polar] = {}
         inner = 3 * config.heads * config.dim_head
@@ -101,15 +108,25 @@ class _Blocks:
             dim=config.dim,
             depth=depth,
             mult=config.ff_mult,
-            attention=self._linear if axis == "linear" else lambda block: self._attention(block, axis),
+            attention=self._linear if axis == "linear" else lambda block: self._along(block, axis),
             norm_output=config.family == "mel_band_roformer",
+            form=self.form,
         )
 
     def _linear(self, prefix: str) -> LinearAttention:
         config = self.config
         return LinearAttention(
-            self.weights, prefix, dim=config.dim, heads=config.heads, dim_head=config.dim_head
+            self.weights,
+            prefix,
+            dim=config.dim,
+            heads=config.heads,
+            dim_head=config.dim_head,
+            form=self.form,
         )
+
+    def _along(self, prefix: str, axis: str) -> Attention | Turned:
+        attention = self._attention(prefix, axis)
+        return Turned(attention, over_bands=axis == "freq") if self.form.still_stream else attention
 
     def _attention(self, prefix: str, axis: str) -> Attention:
         for alias in ("to_qkv.bias", "to_out.0.bias"):
@@ -124,13 +141,15 @@ class _Blocks:
             positions=self._position(prefix, axis),
             qkv_bias=self._qkv_bias,
             out_bias=self._out_bias,
+            form=self.form,
         )
 
     def _position(self, prefix: str, axis: str) -> Rotary | Polar:
         """The position embedding of one attention; layers with equal values share one module."""
         heads, width, length = self.config.heads, self.config.dim_head, self._lengths[axis]
+        first = self.form.heads_first
         if self.config.positions == "tables":
-            return self._shared(axis, b"", lambda: Rotary(self._stored_table(axis)))
+            return self._shared(axis, b"", lambda: Rotary(self._stored_table(axis), heads_first=first))
         if self.config.positions == "pope":
             frequencies = self.weights.take(f"{prefix}.pope_embed.inv_freqs", width)
             bias = self.weights.take(f"{prefix}.pope_embed.bias", heads, width)
@@ -139,7 +158,9 @@ class _Blocks:
         frequencies = self.weights.take(f"{prefix}.rotary_embed.freqs", width // 2)
         precision = self.config.rotary_precision
         return self._shared(
-            axis, frequencies.numpy().tobytes(), lambda: Rotary(rotary_table(frequencies, length, precision))
+            axis,
+            frequencies.numpy().tobytes(),
+            lambda: Rotary(rotary_table(frequencies, length, precision), heads_first=first),
         )
 
     def _shared(self, axis: str, content: bytes, make: Callable[[], Rotary | Polar]) -> Rotary | Polar:

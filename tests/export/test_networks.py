@@ -12,6 +12,7 @@ from oracle import SMALL, Oracle, snr_db, song
 from rofo.errors import CheckpointError
 from rofo.export.checkpoint import Checkpoint
 from rofo.export.config import ModelConfig, resolve_config
+from rofo.export.networks.form import PLAIN, Form, tensorrt_form
 from rofo.export.networks.layers import LinearAttention
 from rofo.export.networks.positions import rotary_table
 from rofo.export.networks.roformer import Roformer
@@ -112,8 +113,11 @@ def _with_tables(frequencies: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"cos_emb_time": rows, "sin_emb_time": rows, "cos_emb_freq": rows[:32], "sin_emb_freq": rows[:32]}
 
 
+@pytest.mark.parametrize(
+    ("form", "least_db"), [(PLAIN, 100), (tensorrt_form("fp16"), 50)], ids=["fp32", "fp16"]
+)
 @pytest.mark.parametrize("length", [1, 50])
-def test_linear_attention_equals_its_equations(length: int) -> None:
+def test_linear_attention_equals_its_equations(length: int, form: Form, least_db: float) -> None:
     """pymss-core has no linear attention: its definition, written out."""
     torch.manual_seed(0)
     dim, heads, width = 24, 3, 8
@@ -130,8 +134,8 @@ def test_linear_attention_equals_its_equations(length: int) -> None:
     q, k = F.normalize(q, dim=-1) * state["a.temperature"].exp(), F.normalize(k, dim=-1)
     attended = torch.softmax(8 * torch.einsum("bhin,bhjn->bhij", q, k), dim=-1) @ v
     wanted = attended.permute(0, 3, 1, 2).reshape(2, length, -1) @ state["a.to_out.1.weight"].T
-    layer = LinearAttention(Weights(dict(state)), "a", dim=dim, heads=heads, dim_head=width)
-    torch.testing.assert_close(layer(x), wanted, atol=1e-4, rtol=1e-5)
+    layer = LinearAttention(Weights(dict(state)), "a", dim=dim, heads=heads, dim_head=width, form=form)
+    assert snr_db(wanted.numpy(), layer(x).float().numpy()) > least_db
 
 
 def test_linear_attention_runs_before_time_and_skips(tmp_path: Path) -> None:

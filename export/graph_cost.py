@@ -1,0 +1,95 @@
+"""What running an ONNX graph once costs: arithmetic, and memory."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+# Operators whose result is, or is fused into, a view of their input.
+_VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Transpose", "Split", "Slice", "Gather"}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`flop` of the matrix products; bytes of the `weights` and of the tensors that `live` at once at most.
+
+    `live` counts no temporaries inside a kernel; a builder that fuses more needs less. `sequences` is the
+    largest number of sequences times heads that one attention works on.
+    """
+
+    flop: float
+    weights: int
+    live: int
+    sequences: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes needed on the device, by this estimate."""
+        return self.weights + self.live
+
+
+def graph_cost(path: Path) -> Cost:
+    """Cost of the graph in an ONNX file with static shapes."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False)).graph
+    shapes = _Shapes(graph)
+    return Cost(
+        flop=float(sum(shapes.flop(node) for node in graph.node)),
+        weights=sum(_bytes(list(t.dims), t.data_type) for t in graph.initializer),
+        live=_live(graph, shapes),
+        sequences=max((math.prod(shapes.of(n.input[0])[:2]) for n in _attentions(graph)), default=1),
+    )
+
+
+class _Shapes:
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._types = {v.name: v.type.tensor_type for v in (*graph.value_info, *graph.input, *graph.output)}
+        self._weights = {t.name: t for t in graph.initializer}
+
+    def of(self, name: str) -> list[int]:
+        if name in self._weights:
+            return list(self._weights[name].dims)
+        return [d.dim_value for d in self._types[name].shape.dim]
+
+    def bytes(self, name: str) -> int:
+        return _bytes(self.of(name), self._types[name].elem_type) if name in self._types else 0
+
+    def flop(self, node: onnx.NodeProto) -> int:
+        if node.op_type == "MatMul":
+            return 2 * math.prod(self.of(node.output[0])) * self.of(node.input[0])[-1]
+        if node.op_type == "Attention":
+            q, k, v = (self.of(name) for name in node.input[:3])
+            # 3-D inputs hold all heads side by side: the same count.
+            return 2 * math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
+        return 0
+
+
+def _attentions(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    return [node for node in graph.node if node.op_type == "Attention"]
+
+
+def _live(graph: onnx.GraphProto, shapes: _Shapes) -> int:
+    """Largest sum of the tensors that are still needed at any one node."""
+    owner: dict[str, str] = {}  # a view keeps the tensor it looks into
+    for node in graph.node:
+        source = owner.get(node.input[0], node.input[0]) if node.input else ""
+        for output in node.output:
+            owner[output] = source if node.op_type in _VIEWS else output
+    uses = Counter(owner.get(name, name) for node in graph.node for name in node.input)
+    uses.update(owner.get(value.name, value.name) for value in graph.output)
+    now = sum(shapes.bytes(value.name) for value in graph.input)
+    most = now
+    for node in graph.node:
+        now += sum(shapes.bytes(name) for name in node.output if owner[name] == name and uses[name])
+        most = max(most, now)
+        for name in node.input:
+            held = owner.get(name, name)
+            uses[held] -= 1
+            if uses[held] == 0:
+                now -= shapes.bytes(held)
+    return most
+
+
+def _bytes(dims: list[int], kind: int) -> int:
+    return math.prod(dims) * int(onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize)

@@ -1,0 +1,83 @@
+"""Which kernels a plan of TensorRT-RTX will launch, read from the program in the plan itself. Needs no GPU.
+
+The program is text of no documented form, seen in version 1.7: a `descriptors` block with a line per tensor,
+then a `main` block with a line per step. Plans embed NVIDIA's own source: keep none of their text.
+"""
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+_BYTES = {"half": 2, "bf16": 2, "float": 4, "int32": 4, "int64": 8, "bool": 1, "int8": 1, "uint8": 1}
+_NOT_LAUNCHED = {"label", "shape_call", "signal", "wait"}
+_PRODUCTS = {"fully_connected", "batched_gemm", "matmul"}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One launch: `nodes` of the ONNX graph it computes, bytes of all the tensors it names.
+
+    `sums_in` is the type code of a product's accumulator where the program tells, 2 for float32.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    bytes: int
+    product: bool
+    sums_in: int | None
+
+    @property
+    def fused_attention(self) -> bool:
+        return self.name.startswith("_") and "mha" in self.name
+
+    @property
+    def place(self) -> str:
+        """layers.I.AXIS, band_split or mask: the part of the network where most of its nodes are."""
+        places = [place for place in map(_place, self.nodes) if place]
+        return Counter(places).most_common(1)[0][0] if places else "mask"
+
+
+def read_kernels(plan: bytes) -> list[Kernel]:
+    """Every kernel of a plan in the order of launch; fails where the text is not what is described above."""
+    sizes = dict(_tensors(_block(plan, b"descriptors")))
+    program = plan[plan.index(b"\ndescriptors {") :]
+    kernels = [kernel for line in _block(program, b"main") if (kernel := _kernel(line, sizes))]
+    assert kernels, "no kernel found: has the form of the program changed?"
+    return kernels
+
+
+def _block(text: bytes, name: bytes) -> list[str]:
+    start = text.index(b"\n" + name + b" {\n")
+    return text[start : text.index(b"\n}", start)].decode("latin-1").splitlines()
+
+
+def _tensors(lines: list[str]):
+    for line in lines:
+        name, kind = re.search(r' name="([^"]*)"', line), re.search(r" type=(\w+)", line)
+        dims = re.search(r" dims=\{([^}]*)\}", line)
+        if name and kind:
+            yield name[1], math.prod(map(int, dims[1].split() if dims else [])) * _BYTES[kind[1]]
+
+
+def _kernel(line: str, sizes: dict[str, int]) -> Kernel | None:
+    head = re.match(r" *(\w+)=\{ name=\"?([^\"\s]+)", line)
+    if head is None or head[1] in _NOT_LAUNCHED:
+        return None
+    lists = re.findall(r"(?:input|output)(?:_args)?=\{([^}]*)\}", line)
+    tensors = {name for text in lists for name in re.findall(r'"([^"]*)"', text)}
+    sums = re.search(r"accumulation_type=(\d+)", line)
+    return Kernel(
+        name=head[2],
+        nodes=tuple(re.findall(r"\[ONNX Layer: ([^\]]*)\]", line)),
+        bytes=sum(sizes.get(name, 0) for name in tensors),
+        product=head[1] in _PRODUCTS or "backbone=gemm" in line,
+        sums_in=int(sums[1]) if sums else None,
+    )
+
+
+def _place(node: str) -> str | None:
+    module = node.partition("/")[0]
+    if match := re.match(r"(layers\.\d+\.over_\w+|band_split)", module):
+        return match[1]
+    return "mask" if module.startswith("mask_estimators") else None
