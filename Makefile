@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types check bench readme clean
+.PHONY: demo test test-slow lint types check bench gpu-check readme clean
 
 $(VENV)/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +17,10 @@ demo: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest
+
+# Full public shapes: the kernels TensorRT-RTX plans for them. A minute or two and 4 GB; no GPU.
+test-slow: $(VENV)/ready
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -35,6 +39,12 @@ check: lint types test
 bench: $(VENV)/ready
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m rofo.benchmarks.cpu
 	$(MAKE) readme
+
+# Parity and speed of plans, ONNX Runtime and PyTorch on this machine's NVIDIA GPU, for which PyTorch, TensorRT
+# and cuda-bindings must be installed in PYTHON_GPU's environment. Without a GPU it says so and measures nothing.
+PYTHON_GPU ?= $(BIN)/python
+gpu-check: $(VENV)/ready
+	$(PYTHON_GPU) -m rofo.benchmarks.gpu
 
 # Put the figures of benchmarks/results into README.md.
 readme: $(VENV)/ready

@@ -25,6 +25,8 @@ import soundfile
 from rofo.benchmarks import viperx
 from rofo.overlap_add import ChunkPlan
 
+_ONLY_ONNX = ("--target", "onnx")
+
 RESULTS = Path(__file__).parent / "results" / "cpu.json"
 
 
@@ -132,7 +134,9 @@ def _rofo_run(engine: Path, song: Path, backend: str, precision: str) -> dict[st
 
 
 def _exported(checkpoint: Path, config: Path) -> dict[str, float]:
-    wall, peak, _ = _timed(["rofo-export", str(checkpoint), "--config", str(config), "--no-verify"])
+    wall, peak, _ = _timed(
+        ["rofo-export", str(checkpoint), "--config", str(config), "--no-verify", *_ONLY_ONNX]
+    )
     size = checkpoint.stat().st_size / 2**20
     return {
         "seconds": round(wall, 1),
@@ -148,7 +152,7 @@ def _growth(folder: Path) -> dict[str, float]:
     small = folder / "small"
     small.mkdir()
     checkpoint, config = viperx.write_checkpoint(small, network, dim=16, depth=1, heads=1, dim_head=16)
-    _timed(["rofo-export", str(checkpoint), "--config", str(config), "--no-verify"])
+    _timed(["rofo-export", str(checkpoint), "--config", str(config), "--no-verify", *_ONLY_ONNX])
     peaks = {}
     for minutes in (3, 30):
         song = small / f"{minutes}.wav"

@@ -20,7 +20,7 @@ def main() -> int:
     _say("The demo checkpoint has random weights: it shows the path and the speed, its stems are not music.")
     engine = checkpoint.with_suffix(".onnx")
     tools = (
-        ["rofo-export", checkpoint, "--config", config],
+        ["rofo-export", checkpoint, "--config", config, "--target", "onnx"],
         ["rofo-run", "--engine", engine, MIX, "--output", folder / "separated"],
     )
     for tool in tools:
