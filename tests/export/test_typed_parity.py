@@ -62,7 +62,7 @@ def graphs(good):
     return {options.types: good.graph(options) for options in KINDS}
 
 
-@pytest.mark.parametrize(("options", "least"), zip(KINDS, (55, 55, 40, 100), strict=True), ids=str)
+@pytest.mark.parametrize(("options", "least"), list(zip(KINDS, (55, 55, 40, 100), strict=True)), ids=str)
 def test_typed_graphs_pass_and_say_how_far_they_are(good, graphs, options, least):
     parity = check_typed(graphs[options.types], "tiny", options, good.wanted)
     assert (parity.backend, parity.precision) == ("tensorrt-rtx", options.precision)
