@@ -49,7 +49,8 @@ def cpu_table(results: dict[str, Any]) -> str:
     growth, export = results["growth"], results["export"]
     lines += [
         "",
-        f"{results['model']}, seeded weights, a song of {results['song_seconds']:.0f} s, median (lowest-highest) of "
+        f"{results['model']}, seeded weights, a song of {results['song_seconds']:.0f} s, "
+        "median (lowest-highest) of "
         f"{results['rounds']} interleaved rounds on {machine['cores']} cores of an {machine['processor']} "
         f"({', '.join(machine['flags'])}); {versions}. Whole processes, from start to written files; PyTorch "
         "is the network alone, already loaded. The matrix rate is what a large product reaches in PyTorch in "
