@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rofo.errors import AudioReadError, UsageError
 from rofo.pcm import AudioFormat
 from rofo.sources import BLOCK, Source, open_source
+from rofo.text import printable
 
 __all__ = ["AudioFormat", "AudioReader", "shown"]
 
@@ -116,7 +117,7 @@ class AudioReader:
 
 def shown(path: str | Path) -> str:
     """A path as one printable line: newlines and bytes that are no text are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
+    return printable(str(path))
 
 
 def _accept(source: Source, allow_truncated: bool, max_minutes: float) -> list[str]:

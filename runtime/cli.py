@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rofo.console import command_line, debugging, note, one_line, printable, tell
+from rofo.console import command_line, debugging, note, tell
 from rofo.errors import UsageError
+from rofo.text import one_line, printable
 
 if TYPE_CHECKING:
     from rofo.separator import Progress, Separator

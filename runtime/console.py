@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from rofo.errors import RofoError
+from rofo.text import one_line, printable
 
 INTERRUPTED = 130
 _INTERNAL = 5
@@ -18,16 +19,6 @@ _INTERNAL = 5
 def note(text: str) -> None:
     """A line on stderr: stages, warnings, choices made. Names of files may hold anything, line ends too."""
     click.echo(printable(text), err=True)
-
-
-def printable(text: str) -> str:
-    """The text with everything escaped that would end the line, move the cursor or cannot be encoded."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def tell(error: Exception, *, debug: bool) -> int:

@@ -196,10 +196,6 @@ def song() -> Callable[..., np.ndarray]:
 def snr_db() -> Callable[[np.ndarray, np.ndarray], float]:
     """10 log10 of signal over noise, summed in float64; infinite for equal arrays."""
 
-    def measure(wanted: np.ndarray, got: np.ndarray) -> float:
-        assert wanted.shape == got.shape
-        wanted = wanted.astype(np.float64)
-        noise = np.square(wanted - got).sum()
-        return float(10 * np.log10(np.square(wanted).sum() / noise)) if noise else np.inf
+    from oracle import snr_db as measure
 
     return measure

@@ -107,9 +107,11 @@ class Oracle:
 
 
 def snr_db(wanted: np.ndarray, got: np.ndarray) -> float:
-    """Signal to noise of `got` against `wanted`, in dB."""
-    noise = np.sum((wanted.astype(np.float64) - got) ** 2)
-    return float(10 * np.log10(np.sum(wanted.astype(np.float64) ** 2) / noise)) if noise else np.inf
+    """10 log10 of signal over noise, summed in float64; infinite for equal arrays."""
+    assert wanted.shape == got.shape
+    wanted = wanted.astype(np.float64)
+    noise = np.square(wanted - got).sum()
+    return float(10 * np.log10(np.square(wanted).sum() / noise)) if noise else np.inf
 
 
 def song(channels: int, samples: int, seed: int = 0) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rofo.errors import EngineLoadError
+from rofo.text import one_line
 
 Floats = NDArray[np.float32]
 
@@ -252,14 +253,14 @@ def open_cuda(path: Path, extra: str) -> Cuda:
         from cuda.bindings import driver, runtime
     except (ImportError, OSError) as error:
         raise EngineLoadError(
-            f"{path}: cuda-bindings cannot be imported ({_one_line(error)}); pip install '{extra}'"
+            f"{path}: cuda-bindings cannot be imported ({one_line(error, 200)}); pip install '{extra}'"
         ) from error
     try:
         return Cuda(runtime, driver)
     except CudaError as error:
         raise EngineLoadError(f"{path}: {_unusable(error, runtime)}") from error
     except (RuntimeError, OSError) as error:  # cuda.bindings raises what the dynamic linker says
-        raise EngineLoadError(f"{path}: {_NO_DRIVER} ({_one_line(error)}); {_DRIVER_CURE}") from error
+        raise EngineLoadError(f"{path}: {_NO_DRIVER} ({one_line(error, 200)}); {_DRIVER_CURE}") from error
 
 
 _NO_DRIVER = "no NVIDIA driver on this machine"
@@ -278,7 +279,3 @@ def _unusable(error: CudaError, runtime: Any) -> str:
     if error.name == "cudaErrorNoDevice":
         return "no CUDA GPU to be seen; check nvidia-smi and CUDA_VISIBLE_DEVICES, or run the .onnx engine"
     return f"CUDA cannot be used: {error}; check nvidia-smi, or run the .onnx engine of the same export"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from rofo.engines.contract import Shapes
 from rofo.errors import EngineLoadError, EngineRunError
 from rofo.manifest import EngineFile, Manifest
+from rofo.text import one_line
 
 _FATAL_ONLY = 4  # what goes wrong is raised; at 3 it is printed as well
 
@@ -53,7 +54,7 @@ class OnnxRuntimeEngine:
             self._session: Any = onnxruntime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise EngineLoadError(
-                f"{path}: ONNX Runtime cannot load it ({_one_line(error)}); {self._unloadable}"
+                f"{path}: ONNX Runtime cannot load it ({one_line(error, 300)}); {self._unloadable}"
             ) from error
         # Asked for a provider it lacks, ONNX Runtime only warns and runs on another.
         if self._session.get_providers()[0] != self._provider:
@@ -73,7 +74,7 @@ class OnnxRuntimeEngine:
         try:
             stems: NDArray[np.float32] = session.run(["stems"], {"mix": mix})[0]
         except Exception as error:
-            raise EngineRunError(f"{self._path}: ONNX Runtime failed: {_one_line(error)}") from error
+            raise EngineRunError(f"{self._path}: ONNX Runtime failed: {one_line(error, 300)}") from error
         return stems
 
     def close(self) -> None:
@@ -91,7 +92,3 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
     _config: ClassVar[dict[str, str]] = {"session.disable_cpu_ep_fallback": "1"}
     _unloadable = "see that nvidia-smi lists the GPU, or use --backend openvino or onnxruntime"
     _lacking = "pip uninstall onnxruntime, pip install 'rofo[ort-gpu]', and see that nvidia-smi lists the GPU"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
