@@ -22,17 +22,19 @@ from rofo.errors import (
 )
 
 if TYPE_CHECKING:
-    from rofo.manifest import Manifest, load_manifest
-    from rofo.separator import Progress, SeparatedFile, Separator
+    from rofo.manifest import Manifest, MixerManifest, load_manifest
+    from rofo.results import Progress, SeparatedFile
+    from rofo.separator import Separator
 
 __version__ = "0.1.0"
 
 # Loaded on first use: numpy and soundfile take 0.15 s, which `rofo-run --help` need not wait for.
 _LAZY = {
     "Manifest": "rofo.manifest",
+    "MixerManifest": "rofo.manifest",
     "load_manifest": "rofo.manifest",
-    "Progress": "rofo.separator",
-    "SeparatedFile": "rofo.separator",
+    "Progress": "rofo.results",
+    "SeparatedFile": "rofo.results",
     "Separator": "rofo.separator",
 }
 
@@ -46,6 +48,7 @@ __all__ = [
     "EngineRunError",
     "Manifest",
     "ManifestError",
+    "MixerManifest",
     "OutputWriteError",
     "ParityError",
     "Progress",

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rofo.engines import Engine
 from rofo.engines.contract import Shapes
 from rofo.errors import EngineOutputError
-from rofo.overlap_add import Piece
+from rofo.schemes.piece import Floats, Piece
 from rofo.spectrogram import Spectrogram
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,7 @@ class ChunkLoop:
     def __call__(self, pieces: Iterable[Piece]) -> Iterator[tuple[Piece, Floats]]:
         """Pieces of (channels, chunk) -> each with its estimate (stems, channels, chunk), in order.
 
+        They may be of several songs: batches are filled across them.
         Raises EngineRunError, and EngineOutputError when the output is not finite or not the contract's.
         """
         items = self._items(pieces)
@@ -104,7 +102,8 @@ class ChunkLoop:
     def _check_finite(self, piece: Piece, spectrum: Floats) -> None:
         if not np.isfinite(spectrum).all():
             seconds = max(0, piece.start) / self._sample_rate
+            chunk = piece.index if piece.song is None else f"{piece.index} of mixes[{piece.song}]"
             raise EngineOutputError(
-                f"{self._name}: the engine returned samples that are not finite for chunk {piece.index}, "
+                f"{self._name}: the engine returned samples that are not finite for chunk {chunk}, "
                 f"at {seconds:.1f} s; try --precision fp32, or export the checkpoint again"
             )

@@ -12,10 +12,12 @@ import click
 
 from rofo.console import command_line, debugging, note, tell
 from rofo.errors import UsageError
+from rofo.manifest import SCHEMES
 from rofo.text import one_line, printable
 
 if TYPE_CHECKING:
-    from rofo.separator import Progress, Separator
+    from rofo.results import Progress
+    from rofo.separator import Separator
 
 SOME_FAILED = 7
 
@@ -23,7 +25,12 @@ SOME_FAILED = 7
 @command_line
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--engine", required=True, type=click.Path(path_type=Path), help="Engine made by rofo-export.")
+@click.option(
+    "--engine",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Engine made by rofo-export, or the .json of one or of a mixer.",
+)
 @click.option(
     "--output",
     default="separated",
@@ -38,7 +45,14 @@ SOME_FAILED = 7
     "--overlap",
     type=click.FloatRange(0, 1, max_open=True),
     metavar="FRACTION",
-    help="Part of a chunk shared with the next one; more is smoother and slower. Default: the engine's.",
+    help="Part of a chunk (outer: of a slice) shared with the next one; more is smoother and slower; trim "
+    "has none. Default: the engine's; that of another --scheme is its own.",
+)
+@click.option(
+    "--scheme",
+    type=click.Choice(SCHEMES),
+    help="How chunks are joined: as by MSST (fade), UVR for MDX-Net (hann), kuielab (trim), UVR for MDX23C "
+    "(rectangular) or MVSEP (outer). Default: the engine's.",
 )
 @click.option(
     "--backend",
@@ -81,6 +95,7 @@ def main(
     stems: tuple[str, ...],
     no_residual: bool,
     overlap: float | None,
+    scheme: str | None,
     backend: str,
     precision: str,
     threads: int | None,
@@ -105,6 +120,7 @@ def main(
     with Separator(engine, backend=backend, precision=precision, threads=threads) as separator:
         note(f"{engine.name}: {separator.backend}, {separator.precision}")
         wanted = _wanted(separator, stems, no_residual)
+        separator.check(scheme, overlap)
         options: dict[str, Any] = {
             "stems": wanted,
             "container": container,
@@ -114,6 +130,7 @@ def main(
             "sanitize": sanitize,
             "max_minutes": max_minutes,
             "overlap": overlap,
+            "scheme": scheme,
             "resume": resume,
         }
         run = _Run(separator, output, options, as_json, debugging())

@@ -3,20 +3,23 @@
 import dataclasses
 import hashlib
 import json
+import math
 import re
-import types
-import typing
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, get_args
 
 from rofo.errors import EngineMismatchError, ManifestError
+from rofo.json_fields import decode, require
 
 FORMAT = 1
 MIN_BF16_PARITY_DB = 30.0
 
-T = TypeVar("T")
+Scheme = Literal["fade", "hann", "trim", "rectangular", "outer"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+# Those that cut n_fft / 2 samples off both ends of a chunk, or put as many before the song.
+_TRIMMING = ("hann", "trim", "outer")
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,8 @@ class Stft:
     normalized: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.n_fft >= 2 and self.n_fft % 2 == 0, f"stft.n_fft is {self.n_fft}")
-        _require(0 < self.hop_length <= self.n_fft // 2, f"stft.hop_length is {self.hop_length}")
+        require(self.n_fft >= 2 and self.n_fft % 2 == 0, f"stft.n_fft is {self.n_fft}")
+        require(0 < self.hop_length <= self.n_fft // 2, f"stft.hop_length is {self.hop_length}")
 
     @property
     def bins(self) -> int:
@@ -57,13 +60,20 @@ class Chunk:
 
 @dataclass(frozen=True)
 class OverlapAdd:
-    """How chunks are cut and joined. `overlap` is the fraction of a chunk shared with the next one."""
+    """How chunks are cut and joined.
 
-    scheme: Literal["fade"] = "fade"
-    overlap: float = 0.5
+    `overlap` is the fraction of a chunk (of a slice, for `outer`) shared with the next one; None is the
+    scheme's own default, and all that `trim` has.
+    """
+
+    scheme: Scheme = "fade"
+    overlap: float | None = None
 
     def __post_init__(self) -> None:
-        _require(0 <= self.overlap < 1, f"overlap_add.overlap is {self.overlap}")
+        if self.overlap is None:
+            return
+        require(self.scheme != "trim", f"scheme trim has no overlap to choose, and {self.overlap} is given")
+        require(0 <= self.overlap < 1, f"overlap is {self.overlap}, not 0 or more and below 1")
 
 
 @dataclass(frozen=True)
@@ -87,16 +97,11 @@ class EngineFile:
     device_memory: int | None = None
 
     def __post_init__(self) -> None:
-        _require(self.batch >= 1, f"the batch of {self.file} is {self.batch}")
-        for name in (self.file, *([] if self.data is None else [self.data])):
-            plain = PurePosixPath(name).name == name and "\\" not in name and name not in ("", ".", "..")
-            _require(plain and name.isprintable(), f"{name!r} is not a plain file name")
-        _require((self.device_memory or 0) >= 0, f"the device_memory of {self.file} is {self.device_memory}")
-        for digest in (self.sha256, self.data_sha256, self.onnx_sha256):
-            if digest is None:
-                continue
-            _require(re.fullmatch("[0-9a-f]{64}", digest) is not None, f"{digest!r} is not a sha256")
-        _require((self.data is None) == (self.data_sha256 is None), "data and data_sha256 go together")
+        require(self.batch >= 1, f"the batch of {self.file} is {self.batch}")
+        _check_file_names(self.file, self.data)
+        require((self.device_memory or 0) >= 0, f"the device_memory of {self.file} is {self.device_memory}")
+        _check_digests(self.sha256, self.data_sha256, self.onnx_sha256)
+        require((self.data is None) == (self.data_sha256 is None), "data and data_sha256 go together")
 
 
 @dataclass(frozen=True)
@@ -147,17 +152,17 @@ class Manifest:
     parity: tuple[Parity, ...]
 
     def __post_init__(self) -> None:
-        _require(1000 <= self.sample_rate <= 1_000_000, f"sample_rate is {self.sample_rate}")
-        _require(self.channels in (1, 2), f"channels is {self.channels}")
-        _require(bool(self.stems), "stems is empty")
-        names = [*self.stems, *([self.residual] if self.residual else [])]
-        _require(len({n.lower() for n in names}) == len(names), f"stem names repeat: {', '.join(names)}")
-        for name in names:
-            _require(re.fullmatch(r"[\w][\w .+&()-]*", name) is not None, f"{name!r} cannot name a file")
-        _require(self.chunk.samples > self.stft.n_fft // 2, f"chunk.samples is {self.chunk.samples}")
+        _check_sound(self.sample_rate, self.channels, self.stems, self.residual)
+        require(self.chunk.samples > self.stft.n_fft // 2, f"chunk.samples is {self.chunk.samples}")
         frames = self.stft.frames(self.chunk.samples)
-        _require(self.chunk.frames == frames, f"chunk.frames is {self.chunk.frames}, should be {frames}")
-        _require(bool(self.engines), "engines is empty")
+        require(self.chunk.frames == frames, f"chunk.frames is {self.chunk.frames}, should be {frames}")
+        trimmed = self.overlap_add.scheme in _TRIMMING
+        require(
+            self.chunk.samples > self.stft.n_fft or not trimmed,
+            f"a chunk of {self.chunk.samples} samples is too short for scheme {self.overlap_add.scheme}, "
+            f"which needs more than n_fft {self.stft.n_fft}",
+        )
+        require(bool(self.engines), "engines is empty")
 
     def snr_db(self, backend: str, precision: str) -> float | None:
         """Measured parity of a backend and precision, None where it was not measured."""
@@ -169,18 +174,91 @@ class Manifest:
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n"
 
 
+@dataclass(frozen=True)
+class Member:
+    """One engine of a mixer: its manifest's file name and sha256, and which of its stems is taken."""
+
+    manifest: str
+    sha256: str
+    stem: str
+
+    def __post_init__(self) -> None:
+        _check_file_names(self.manifest)
+        _check_digests(self.sha256)
+
+
+@dataclass(frozen=True)
+class MixerManifest:
+    """A model of several engines, whose stems are weighted sums of one stem of each and of the mix.
+
+    `members` lie beside this manifest, each with a manifest of its own. `matrix` has a row for every channel
+    of every stem, stem by stem, and a column for every channel of every member, member by member, and of the
+    mix at last: stems = matrix @ [members..., mix] at every sample. Raises ManifestError where the parts
+    contradict each other.
+    """
+
+    name: str
+    sample_rate: int
+    channels: int
+    stems: tuple[str, ...]
+    members: tuple[Member, ...]
+    matrix: tuple[tuple[float, ...], ...]
+    source: Source
+    residual: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_sound(self.sample_rate, self.channels, self.stems, self.residual)
+        require(bool(self.members), "members is empty")
+        rows, columns = len(self.stems) * self.channels, (len(self.members) + 1) * self.channels
+        fits = len(self.matrix) == rows and all(len(row) == columns for row in self.matrix)
+        require(fits, f"matrix is not {rows} rows of {columns} numbers")
+        require(all(math.isfinite(w) for row in self.matrix for w in row), "matrix is not finite")
+
+    def to_json(self) -> str:
+        """The manifest as the text of its file."""
+        return json.dumps({"format": FORMAT, "kind": "mixer", **dataclasses.asdict(self)}, indent=2) + "\n"
+
+
 def manifest_path(engine: Path) -> Path:
     """The manifest that belongs to an engine file: the same name, ending in .json."""
     return engine.with_suffix(".json")
 
 
-def load_manifest(path: str | Path) -> Manifest:
+def load_manifest(path: str | Path) -> Manifest | MixerManifest:
     """Read a manifest, given its own path or that of an engine file beside it.
 
-    Raises ManifestError when it is missing, is not JSON, has another format number, or lacks a field,
-    has one too many, or one of the wrong type.
+    Raises ManifestError when it is missing, is not JSON, has another format number or kind, or lacks a
+    field, has one too many, or one of the wrong type.
     """
     path = manifest_path(Path(path))
+    raw = _read(path)
+    version = raw.pop("format", None)
+    if version != FORMAT or isinstance(version, bool):
+        raise ManifestError(
+            f"{path}: manifest format {version!r}, this rofo reads {FORMAT}; "
+            "export again with this rofo-export, or install the rofo that wrote it"
+        )
+    try:
+        kind = raw.pop("kind", None)  # manifests of engines have none
+        require(kind in (None, "mixer"), f"kind is {kind!r}")
+        return decode(Manifest, raw, "manifest") if kind is None else decode(MixerManifest, raw, "manifest")
+    except ManifestError as error:
+        problem = " ".join(str(error).split())
+        raise ManifestError(f"{path}: {problem}; export again with rofo-export") from None
+
+
+def load_engine_manifest(path: str | Path) -> Manifest:
+    """As `load_manifest`, of an engine only. Raises ManifestError for that of a mixer too."""
+    manifest = load_manifest(path)
+    if isinstance(manifest, Manifest):
+        return manifest
+    raise ManifestError(
+        f"{manifest_path(Path(path))}: describes a mixer of several engines, not an engine; "
+        "give this file itself as the engine, or export again with rofo-export"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -191,17 +269,7 @@ def load_manifest(path: str | Path) -> Manifest:
         ) from None
     if not isinstance(raw, dict):
         raise ManifestError(f"{path}: not a manifest; export again with rofo-export")
-    version = raw.pop("format", None)
-    if version != FORMAT or isinstance(version, bool):
-        raise ManifestError(
-            f"{path}: manifest format {version!r}, this rofo reads {FORMAT}; "
-            "export again with this rofo-export, or install the rofo that wrote it"
-        )
-    try:
-        return _decode(Manifest, raw, "manifest")
-    except ManifestError as error:
-        problem = " ".join(str(error).split())
-        raise ManifestError(f"{path}: {problem}; export again with rofo-export") from None
+    return raw
 
 
 def file_sha256(path: Path) -> str:
@@ -224,45 +292,24 @@ def verify_file(path: Path, sha256: str) -> None:
         )
 
 
-def _require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise ManifestError(problem)
+def _check_sound(sample_rate: int, channels: int, stems: Sequence[str], residual: str | None) -> None:
+    require(1000 <= sample_rate <= 1_000_000, f"sample_rate is {sample_rate}")
+    require(channels in (1, 2), f"channels is {channels}")
+    require(bool(stems), "stems is empty")
+    names = [*stems, *([residual] if residual else [])]
+    require(len({n.lower() for n in names}) == len(names), f"stem names repeat: {', '.join(names)}")
+    for name in names:
+        require(re.fullmatch(r"[\w][\w .+&()-]*", name) is not None, f"{name!r} cannot name a file")
 
 
-def _decode(kind: type[T], raw: Any, where: str) -> T:
-    """Build a dataclass from parsed JSON, refusing missing, unknown and mistyped fields by name."""
-    _require(isinstance(raw, dict), f"{where} is not an object")
-    hints = typing.get_type_hints(kind)
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
-    unknown = sorted(set(raw) - {f.name for f in fields})
-    missing = [f.name for f in fields if f.name not in raw and f.default is dataclasses.MISSING]
-    _require(not unknown, f"{where} has unknown fields: {', '.join(unknown)}")
-    _require(not missing, f"{where} lacks {', '.join(missing)}")
-    values = {name: _value(hints[name], value, f"{where}.{name}") for name, value in raw.items()}
-    return kind(**values)
+def _check_file_names(*names: str | None) -> None:
+    for name in names:
+        if name is not None:
+            plain = PurePosixPath(name).name == name and "\\" not in name and name not in ("", ".", "..")
+            require(plain and name.isprintable(), f"{name!r} is not a plain file name")
 
 
-def _value(hint: Any, raw: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _decode(typing.cast(type[Any], hint), raw, where)
-    if origin is Literal:
-        _require(raw in arguments and type(raw) in map(type, arguments), f"{where} is {raw!r}")
-        return raw
-    if origin is tuple:
-        _require(isinstance(raw, list), f"{where} is not a list")
-        return tuple(_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(raw))
-    if origin is types.UnionType:
-        return None if raw is None else _value(arguments[0], raw, where)
-    check = _SCALARS.get(origin or hint)
-    _require(check is not None and check(raw), f"{where} is {raw!r}")
-    return float(raw) if hint is float else raw
-
-
-_SCALARS: dict[Any, Callable[[Any], bool]] = {
-    int: lambda raw: isinstance(raw, int) and not isinstance(raw, bool),
-    float: lambda raw: isinstance(raw, float) or (type(raw) is int and abs(raw) < 2**53),
-    bool: lambda raw: isinstance(raw, bool),
-    str: lambda raw: isinstance(raw, str),
-    dict: lambda raw: isinstance(raw, dict),
-}
+def _check_digests(*digests: str | None) -> None:
+    for digest in digests:
+        known = digest is None or re.fullmatch("[0-9a-f]{64}", digest) is not None
+        require(known, f"{digest!r} is not a sha256")

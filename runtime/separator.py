@@ -1,10 +1,11 @@
-"""The one path a song takes, behind three doors: arrays, streams of blocks, files."""
+"""The one path a song takes, behind four doors: an array, several arrays, streams of blocks, files."""
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,78 +13,34 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rofo.audio import MAX_RATE, MIN_RATE, AudioReader
-from rofo.chunk_loop import ChunkLoop
-from rofo.engines import open_engine
-from rofo.engines.contract import Shapes
-from rofo.errors import AudioReadError, CancelledError, EngineLoadError, UsageError
-from rofo.manifest import Manifest, load_manifest
+from rofo.audio import AudioReader
+from rofo.errors import CancelledError, UsageError
+from rofo.manifest import Manifest, MixerManifest
+from rofo.model import Block, Estimator, open_model
 from rofo.output import output_format, stem_paths
-from rofo.overlap_add import ChunkPlan, OverlapAdd, cut
-from rofo.resample import resample_blocks
-from rofo.sources import BLOCK
-from rofo.spectrogram import Spectrogram
+from rofo.results import Progress, SeparatedFile
+from rofo.song import Passage, Song, array_song, stream_song
 from rofo.write import StemFiles
 
 Floats = NDArray[np.float32]
-Blocks = Callable[[], Iterable[Floats]]
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a separation has come; `total` is None while the length of a stream is unknown."""
+class _Wish:
+    """What a caller asked for, checked; the same for all songs of a call."""
 
-    done: float
-    total: float | None
-    elapsed: float
-
-    @property
-    def speed(self) -> float:
-        """Seconds of song per second."""
-        return self.done / self.elapsed if self.elapsed > 0 else 0.0
-
-    @property
-    def remaining(self) -> float | None:
-        """Seconds still to go at this speed."""
-        return None if self.total is None or not self.speed else (self.total - self.done) / self.speed
-
-
-class SeparatedFile(dict[str, Path]):
-    """{stem: path} of one file, with its length and the time taken in seconds, and what to know about it.
-
-    `skipped` tells that the stems were there already.
-    """
-
-    def __init__(
-        self,
-        paths: dict[str, Path],
-        *,
-        seconds: float,
-        elapsed: float,
-        warnings: Sequence[str],
-        skipped: bool = False,
-    ) -> None:
-        super().__init__(paths)
-        self.seconds, self.elapsed = seconds, elapsed
-        self.warnings, self.skipped = tuple(warnings), skipped
-
-
-@dataclass(frozen=True)
-class _Song:
-    """A song at its own rate. `blocks` gives its samples from the start, each time it is called."""
-
-    blocks: Blocks
-    channels: int
-    sample_rate: int
-    samples: int | None
+    stems: tuple[str, ...]
+    estimator: Estimator
+    progress: Callable[[Progress], None] | None
+    cancel: threading.Event | None
 
 
 class Separator:
     """An engine, loaded once. Immutable after construction: share it between threads.
 
-    `engine` is the path of an engine file with its manifest beside it. `backend`, `precision`, `threads`
-    and `cuda_stream` as in rofo.engines.open_engine. Raises EngineLoadError (ManifestError,
-    EngineMismatchError).
+    `engine` is the path of an engine file with its manifest beside it, or of a manifest: that of a mixer
+    opens all its members. `backend`, `precision`, `threads` and `cuda_stream` as in
+    rofo.engines.open_engine. Raises EngineLoadError (ManifestError, EngineMismatchError).
     """
 
     def __init__(
@@ -95,38 +52,27 @@ class Separator:
         threads: int | None = None,
         cuda_stream: int | None = None,
     ) -> None:
-        path = Path(engine)
-        if not path.exists():
-            raise EngineLoadError(f"{path}: no such engine; export a checkpoint with rofo-export")
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}; give 1 or more")
-        self.manifest: Manifest = load_manifest(path)
-        self._engine = open_engine(
-            path,
-            self.manifest,
-            backend=backend,
-            precision=precision,
-            threads=threads,
-            cuda_stream=cuda_stream,
+        self._model = open_model(
+            Path(engine), backend=backend, precision=precision, threads=threads, cuda_stream=cuda_stream
         )
-        self._transform = Spectrogram(self.manifest.stft, self.manifest.chunk.samples)
-        shapes = Shapes.of(self.manifest, self._engine.batch)
-        self._loop = ChunkLoop(self._engine, shapes, self._transform, str(path), self.manifest.sample_rate)
+        self.manifest: Manifest | MixerManifest = self._model.manifest
 
     @property
     def backend(self) -> str:
-        """The backend in use."""
-        return self._engine.backend
+        """The backend in use; those of a mixer's members joined by + where they differ."""
+        return self._model.backend
 
     @property
     def precision(self) -> str:
-        """The precision in use: fp32, bf16 or fp16."""
-        return self._engine.precision
+        """The precision in use: fp32, bf16 or fp16; joined as the backends are."""
+        return self._model.precision
 
     @property
     def healthy(self) -> bool:
         """False once the GPU is lost to this process: end it and start anew."""
-        return self._engine.healthy
+        return self._model.healthy
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -141,26 +87,41 @@ class Separator:
         *,
         stems: Sequence[str] | None = None,
         overlap: float | None = None,
+        scheme: str | None = None,
         progress: Callable[[Progress], None] | None = None,
         cancel: threading.Event | None = None,
     ) -> dict[str, Floats]:
         """Separate an array: mix (channels, samples) float in [-1, 1] -> {stem: (channels, samples)}.
 
-        Stems have the mix's rate, channels and length. `stems` chooses among `self.stems`; `overlap`
-        overrides the manifest's fraction of a chunk shared with the next one. `progress` is called after
-        every chunk; setting `cancel` stops before the next one with CancelledError.
-        Raises AudioReadError for samples that cannot be separated, UsageError for an unknown stem.
+        Stems have the mix's rate, channels and length. `stems` chooses among `self.stems`; `scheme` (see
+        rofo.schemes) overrides how the manifest joins chunks and `overlap` the fraction of a chunk shared
+        with the next one. `progress` is called after every chunk; setting `cancel` stops before the next
+        one with CancelledError.
+        Raises AudioReadError for samples that cannot be separated, UsageError for an unknown stem or scheme
+        and for an overlap that the scheme cannot have.
         """
-        samples = _checked(np.asarray(mix))
-        song = _Song(lambda: _sliced(samples), samples.shape[0], _checked_rate(sample_rate), samples.shape[1])
-        plan, chosen = self._plan(overlap), self.choose(stems)
-        result = {stem: np.empty_like(samples) for stem in chosen}
-        at = 0
-        for blocks in self._separated(song, chosen, plan, progress, cancel):
-            for stem, block in blocks.items():
-                result[stem][:, at : at + block.shape[1]] = block
-            at += next(iter(blocks.values())).shape[1]
-        return result
+        song = array_song(mix, sample_rate)
+        return self._arrays([song], self._wish(stems, scheme, overlap, progress, cancel))[0]
+
+    def separate_songs(
+        self,
+        mixes: Sequence[ArrayLike],
+        sample_rate: int,
+        *,
+        stems: Sequence[str] | None = None,
+        overlap: float | None = None,
+        scheme: str | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> list[dict[str, Floats]]:
+        """Separate several arrays of one rate, as `separate` does each, filling batches across them.
+
+        Songs may differ in channels and length; an engine of batch 4 takes four songs of one chunk at once.
+        `progress` counts all songs together. Arguments and errors as in `separate`; an error that is one
+        song's calls it mixes[number].
+        """
+        songs = [array_song(mix, sample_rate, number) for number, mix in enumerate(mixes)]
+        return self._arrays(songs, self._wish(stems, scheme, overlap, progress, cancel))
 
     def stream(
         self,
@@ -169,6 +130,7 @@ class Separator:
         *,
         stems: Sequence[str] | None = None,
         overlap: float | None = None,
+        scheme: str | None = None,
         progress: Callable[[Progress], None] | None = None,
         cancel: threading.Event | None = None,
     ) -> Iterator[dict[str, Floats]]:
@@ -179,18 +141,14 @@ class Separator:
         and errors as in `separate`. Raises UsageError for an engine that normalises its input, which needs
         the whole song first.
         """
-        if self.manifest.normalize:
+        if self._model.normalize:
             raise UsageError(
                 f"{self.manifest.name}: this engine scales by the whole song's level; "
                 "use separate or separate_file"
             )
-        rate, plan, chosen = _checked_rate(sample_rate), self._plan(overlap), self.choose(stems)
-        source = (_checked(np.array(block)) for block in blocks)
-        first = next(source, None)
-        if first is None:
-            return iter(())
-        song = _Song(lambda: _same_channels(first, source), first.shape[0], rate, None)
-        return self._separated(song, chosen, plan, progress, cancel)
+        wish = self._wish(stems, scheme, overlap, progress, cancel)
+        song = stream_song(blocks, sample_rate)
+        return (ready for _, ready in self._separated([song] if song else [], wish))
 
     def separate_file(
         self,
@@ -199,6 +157,7 @@ class Separator:
         *,
         stems: Sequence[str] | None = None,
         overlap: float | None = None,
+        scheme: str | None = None,
         container: str | None = None,
         subtype: str | None = None,
         allow_truncated: bool = False,
@@ -217,7 +176,7 @@ class Separator:
         whose stems are all there.
         Raises AudioReadError, OutputWriteError, and what `separate` raises.
         """
-        began, plan, chosen = time.perf_counter(), self._plan(overlap), self.choose(stems)
+        began, wish = time.perf_counter(), self._wish(stems, scheme, overlap, progress, cancel)
         with AudioReader(
             path,
             allow_truncated=allow_truncated,
@@ -226,15 +185,15 @@ class Separator:
             max_minutes=max_minutes,
         ) as reader:
             source = reader.format
-            song = _Song(reader.blocks, source.channels, source.sample_rate, source.frames)
+            song = Song(reader.blocks, source.channels, source.sample_rate, source.frames)
             written = output_format(Path(path), source, container, subtype)
-            paths = stem_paths(Path(path), Path(output), chosen, written)
+            paths = stem_paths(Path(path), Path(output), wish.stems, written)
             seconds = source.frames / source.sample_rate
             # Stems of a song appear together: all being there means the song was finished.
             if resume and all(file.is_file() for file in paths.values()):
                 return SeparatedFile(paths, seconds=seconds, elapsed=0.0, warnings=(), skipped=True)
             with StemFiles(paths, written) as files:
-                for blocks in self._separated(song, chosen, plan, progress, cancel):
+                for _, blocks in self._separated([song], wish):
                     files.write(blocks)
             empty = [] if source.frames else ["holds no samples; its stems are empty"]
             warnings = [*reader.warnings, *files.warnings, *empty]
@@ -254,9 +213,13 @@ class Separator:
             )
         return tuple(dict.fromkeys(by_name[stem.lower()] for stem in stems))
 
+    def check(self, scheme: str | None, overlap: float | None) -> None:
+        """Raise the UsageError that separating with this scheme and overlap would raise."""
+        self._model.estimator(scheme, overlap)
+
     def close(self) -> None:
         """Release the engine; the separator cannot be used afterwards. May be called twice."""
-        self._engine.close()
+        self._model.close()
 
     def __enter__(self) -> Self:
         return self
@@ -266,134 +229,75 @@ class Separator:
     ) -> None:
         self.close()
 
-    def _separated(
+    def _wish(
         self,
-        song: _Song,
-        chosen: tuple[str, ...],
-        plan: ChunkPlan,
+        stems: Sequence[str] | None,
+        scheme: str | None,
+        overlap: float | None,
         progress: Callable[[Progress], None] | None,
         cancel: threading.Event | None,
-    ) -> Iterator[dict[str, Floats]]:
-        """The loop: blocks of the chosen stems at the song's rate, as long together as the song."""
-        began, done = time.perf_counter(), 0
-        total = None if song.samples is None else song.samples / song.sample_rate
-        names = self.manifest.stems
-        for mix, estimates in self._aligned(song, plan, cancel):
-            blocks = dict(zip(names, estimates, strict=True))
-            if self.manifest.residual in chosen:
-                blocks[str(self.manifest.residual)] = mix - estimates.sum(axis=0)
-            yield {stem: blocks[stem] for stem in chosen}
-            done += mix.shape[1]
-            if progress is not None:
-                progress(Progress(done / song.sample_rate, total, time.perf_counter() - began))
+    ) -> _Wish:
+        return _Wish(self.choose(stems), self._model.estimator(scheme, overlap), progress, cancel)
 
-    def _aligned(
-        self, song: _Song, plan: ChunkPlan, cancel: threading.Event | None
-    ) -> Iterator[tuple[Floats, Floats]]:
-        """Pairs of mix (channels, n) and estimates (stems, channels, n), at the song's rate.
+    def _arrays(self, songs: Sequence[Song], wish: _Wish) -> list[dict[str, Floats]]:
+        """The stems of every song as a whole."""
+        shapes = [(song.channels, song.samples or 0) for song in songs]
+        results = [{stem: np.empty(shape, np.float32) for stem in wish.stems} for shape in shapes]
+        filled = [0] * len(songs)
+        for place, blocks in self._separated(songs, wish):
+            begin = filled[place]
+            for stem, block in blocks.items():
+                filled[place] = begin + block.shape[1]
+                results[place][stem][:, begin : filled[place]] = block
+        return results
 
-        The mix is held back until its estimates are there, which also fixes their number: resampling there
-        and back may be a sample off.
+    def _separated(self, songs: Sequence[Song], wish: _Wish) -> Iterator[tuple[int, dict[str, Floats]]]:
+        """The loop: blocks of the chosen stems at each song's rate, as long together as the song.
+
+        Each comes with the place of its song in `songs`, one song after the other.
         """
-        held = _Held()
-        rate, count = self.manifest.sample_rate, len(self.manifest.stems)
-        blocks = resample_blocks(
-            held.passing(song.blocks()), song.channels, song.sample_rate, rate, length=None
-        )
-        flat = (e.reshape(count * song.channels, -1) for e in self._estimates(song, blocks, plan, cancel))
-        for block in resample_blocks(flat, count * song.channels, rate, song.sample_rate, length=None):
-            mix = held.take(block.shape[1])
-            if not mix.shape[1]:
-                continue
-            yield mix, block[:, : mix.shape[1]].reshape(count, song.channels, -1)
-        rest = held.take(None)
-        if rest.shape[1]:
-            yield rest, np.zeros((count, *rest.shape), np.float32)
+        began, done, total = time.perf_counter(), 0, _seconds(songs)
+        names, residual = self.manifest.stems, self.manifest.residual
+        for place, mix, estimates in self._aligned(songs, wish):
+            blocks = dict(zip(names, estimates, strict=True))
+            if residual in wish.stems:
+                blocks[str(residual)] = mix - estimates.sum(axis=0)
+            yield place, {stem: blocks[stem] for stem in wish.stems}
+            done += mix.shape[1]
+            if wish.progress is not None:
+                seconds = done / songs[place].sample_rate
+                wish.progress(Progress(seconds, total, time.perf_counter() - began))
 
-    def _estimates(
-        self, song: _Song, blocks: Iterable[Floats], plan: ChunkPlan, cancel: threading.Event | None
-    ) -> Iterator[Floats]:
-        """Estimates (stems, channels, n) at the engine's rate."""
-        mean, deviation = self._level(song) if self.manifest.normalize else (0.0, 1.0)
-        levelled = ((block - np.float32(mean)) / np.float32(deviation) for block in blocks)
-        joined = OverlapAdd(plan)
-        for piece, estimate in self._loop(cut(levelled if self.manifest.normalize else blocks, plan)):
+    def _aligned(self, songs: Sequence[Song], wish: _Wish) -> Iterator[tuple[int, Floats, Floats]]:
+        """Places of songs with their mix (channels, n) and its estimates (stems, channels, n), at their rate.
+
+        The songs go through the model in one call, one after the other, and are told apart by their numbers.
+        """
+        passages = [self._passage(song) for song in songs]
+        blocks = ((passage.song.number, block) for passage in passages for block in passage.blocks())
+        nothing: tuple[int | None, Iterator[Block]] = (None, iter(()))
+        numbered = groupby(self._until(wish.cancel, wish.estimator(blocks)), itemgetter(0))
+        number, ready = next(numbered, nothing)
+        for place, passage in enumerate(passages):
+            # A song too short for any estimate is passed over by the estimator, but has stems as well.
+            mine = passage.song.number == number
+            for mix, estimates in passage.aligned(e for _, e in ready) if mine else passage.aligned(()):
+                yield place, mix, estimates
+            if mine:
+                number, ready = next(numbered, nothing)
+
+    def _passage(self, song: Song) -> Passage:
+        rate, stems = self.manifest.sample_rate, len(self.manifest.stems)
+        return Passage(song, rate, stems, normalize=self._model.normalize)
+
+    def _until(self, cancel: threading.Event | None, estimates: Iterator[Block]) -> Iterator[Block]:
+        for block in estimates:
             if cancel is not None and cancel.is_set():
                 raise CancelledError(f"{self.manifest.name}: cancelled")
-            finished = joined.add(piece, estimate)
-            yield finished * np.float32(deviation) + np.float32(mean) if self.manifest.normalize else finished
-
-    def _level(self, song: _Song) -> tuple[float, float]:
-        """Mean and deviation of the song's channel mean at the engine's rate; deviation 1 for silence."""
-        count, total, squares = 0, 0.0, 0.0
-        for block in resample_blocks(
-            song.blocks(), song.channels, song.sample_rate, self.manifest.sample_rate, length=None
-        ):
-            mono = block.mean(axis=0, dtype=np.float64)
-            count, total, squares = count + mono.size, total + mono.sum(), squares + np.square(mono).sum()
-        mean = total / max(count, 1)
-        deviation = max(squares / max(count, 1) - mean**2, 0.0) ** 0.5
-        return mean, deviation or 1.0
-
-    def _plan(self, overlap: float | None) -> ChunkPlan:
-        chosen = self.manifest.overlap_add.overlap if overlap is None else overlap
-        if not 0 <= chosen < 1:
-            raise UsageError(f"overlap is {chosen}; give a fraction of a chunk, 0 or more and below 1")
-        return ChunkPlan.with_overlap(self.manifest.chunk.samples, chosen)
-
-
-class _Held:
-    """The mix between going in and its estimates coming out."""
-
-    def __init__(self) -> None:
-        self._blocks: deque[Floats] = deque()
-
-    def passing(self, blocks: Iterable[Floats]) -> Iterator[Floats]:
-        for block in blocks:
-            self._blocks.append(block)
             yield block
 
-    def take(self, samples: int | None) -> Floats:
-        """Up to `samples` of the oldest samples held, all of them for None."""
-        taken, count = [], 0
-        while self._blocks and (samples is None or count < samples):
-            block = self._blocks.popleft()
-            room = block.shape[1] if samples is None else samples - count
-            taken.append(block[:, :room])
-            count += taken[-1].shape[1]
-            if block.shape[1] > room:
-                self._blocks.appendleft(block[:, room:])
-        return np.concatenate(taken, axis=1) if taken else np.zeros((0, 0), np.float32)
 
-
-def _checked_rate(sample_rate: int) -> int:
-    if not MIN_RATE <= sample_rate <= MAX_RATE or sample_rate != int(sample_rate):
-        raise AudioReadError(
-            f"the sample rate is {sample_rate} Hz; rofo takes whole numbers from {MIN_RATE} to {MAX_RATE}"
-        )
-    return int(sample_rate)
-
-
-def _checked(samples: NDArray[np.generic]) -> Floats:
-    if samples.ndim != 2 or samples.shape[0] not in (1, 2):
-        raise AudioReadError(f"the mix has shape {samples.shape}; give (channels, samples), 1 or 2 channels")
-    if not np.issubdtype(samples.dtype, np.floating):
-        raise AudioReadError(f"the mix is of type {samples.dtype}; give floating point samples in [-1, 1]")
-    floats = samples.astype(np.float32, copy=False)
-    bad = int(np.count_nonzero(~np.isfinite(floats)))
-    if bad:
-        raise AudioReadError(f"the mix has {bad} samples that are not finite; replace them first")
-    return floats
-
-
-def _sliced(samples: Floats) -> Iterator[Floats]:
-    """The blocks a file of these samples would be read in: no copy of the whole song is ever made."""
-    return (samples[:, start : start + BLOCK] for start in range(0, samples.shape[1], BLOCK))
-
-
-def _same_channels(first: Floats, rest: Iterable[Floats]) -> Iterator[Floats]:
-    yield first
-    for block in rest:
-        if block.shape[0] != first.shape[0]:
-            raise AudioReadError(f"a block has {block.shape[0]} channels, the first had {first.shape[0]}")
-        yield block
+def _seconds(songs: Sequence[Song]) -> float | None:
+    """The length of all songs, which have one rate, together; None where one is unknown."""
+    known = [song.samples for song in songs if song.samples is not None]
+    return sum(known) / songs[0].sample_rate if songs and len(known) == len(songs) else None

@@ -15,12 +15,13 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = {
     "rofo": "runtime",
     "rofo/engines": "runtime/engines",
+    "rofo/schemes": "runtime/schemes",
     "rofo/export": "export",
     "rofo/export/networks": "export/networks",
     "rofo/benchmarks": "benchmarks",
     "rofo/checkpoints": "checkpoints",
 }
-DATA = {"rofo/py.typed", "rofo/checkpoints/catalogue.json"}
+DATA = {"rofo/py.typed", "rofo/checkpoints/catalogue.json", "rofo/checkpoints/mdx_catalogue.json"}
 BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
 
 

@@ -164,6 +164,23 @@ def test_overlap_changes_the_result_and_the_default_is_the_engines(engine, write
     assert stems[()] == stems["--overlap", "0.5"] != stems["--overlap", "0.75"]
 
 
+def test_schemes_change_the_result_and_the_default_is_the_engines(engine, write, run):
+    write()
+    made = {}
+    for scheme in (None, "fade", "hann", "trim", "rectangular"):
+        run("--engine", engine, "mix.wav", *(["--scheme", scheme] if scheme else []))
+        made[scheme] = Path("separated/mix/vocals.wav").read_bytes()
+    assert made.pop(None) == made["fade"]
+    assert len(set(made.values())) == 4
+
+
+def test_help_names_the_schemes_and_the_default(run):
+    told = " ".join(" ".join(run("--help")[0]).split())
+    assert "--scheme [fade|hann|trim|rectangular|outer]" in told
+    option = told[told.index("--scheme") : told.index("--backend")]
+    assert "Default: the engine's." in option
+
+
 @pytest.mark.parametrize(
     ("name", "subtype", "options", "written"),
     [
@@ -284,6 +301,7 @@ def test_no_arguments_and_unknown_options_are_usage_errors(engine, write, run):
         ["--engine", engine, "mix.wav", "--nonsense"],
         ["--engine", engine, "mix.wav", "--overlap", "1"],
         ["--engine", engine, "mix.wav", "--overlap", "-0.1"],
+        ["--engine", engine, "mix.wav", "--scheme", "triangle"],
         ["--engine", engine, "mix.wav", "--threads", "0"],
         ["--engine", engine, "mix.wav", "--format", "mp3"],
         ["--engine", engine, "mix.wav", "--precision", "fp8"],
@@ -303,6 +321,8 @@ def test_requests_that_cannot_be_met_stop_before_any_work(engine, write, refused
     assert "drop one" in refused(*songs, "--stem", "instrumental", "--no-residual", status=2)
     assert "FLAC has no FLOAT" in refused(*songs, "--format", "flac", "--subtype", "FLOAT", status=2)
     assert "--channels is 'x'" in refused(*songs, "--channels", "x", status=2)
+    trimmed = refused(*songs, "--scheme", "trim", "--overlap", "0.5", status=2)
+    assert trimmed.startswith("level: scheme trim has no overlap to choose, and 0.5 is given; choose another")
     assert "bare: no audio files" in refused("--engine", engine, "bare", status=2)
 
 
@@ -386,10 +406,10 @@ def test_a_bad_song_in_a_batch_is_7_and_the_others_are_done(engine, write, run):
 def test_what_nobody_foresaw_is_one_line_and_5(engine, write, run, monkeypatch):
     write("a.wav"), write("b.wav")
 
-    def broken(self, plan):
+    def broken(self):
         raise KeyError("a bug\nof two lines")
 
-    monkeypatch.setattr("rofo.separator.OverlapAdd.__init__", broken)
+    monkeypatch.setattr("rofo.model.OverlapAdd.__init__", broken)
     _, err = run("--engine", engine, "a.wav", "b.wav", status=7)
     said = r"internal error: KeyError: 'a bug\nof two lines'; run again with --debug and report the traceback"
     assert err[1:] == [said, said]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rofo import ManifestError, Separator, load_manifest
 from rofo.errors import EngineLoadError, EngineMismatchError
-from rofo.manifest import Manifest, Parity, Stft
+from rofo.manifest import Manifest, OverlapAdd, Parity, Stft
 
 CURE = "rofo-export"
 DATA = {"data": "half.onnx.data", "data_sha256": "0" * 64}
@@ -65,6 +65,20 @@ def test_what_is_written_is_read_back(make_engine):
     assert isinstance(manifest.engines, tuple)
     assert manifest.snr_db("openvino", "bf16") == 48.0
     assert manifest.snr_db("onnxruntime", "fp32") is None
+
+
+def test_a_manifest_of_before_there_were_schemes_stays_as_it_is(engine):
+    path = engine.with_suffix(".json")
+    raw = json.loads(path.read_text())
+    assert "kind" not in raw
+    assert raw["overlap_add"] == {"scheme": "fade", "overlap": 0.5}
+    assert load_manifest(path).to_json() == path.read_text()
+
+
+def test_an_overlap_may_be_left_to_the_scheme(change):
+    for overlap_add in ({"scheme": "trim"}, {"scheme": "trim", "overlap": None}):
+        assert load_manifest(change("overlap_add", value=overlap_add)).overlap_add == OverlapAdd("trim", None)
+    assert load_manifest(change("overlap_add", value={})).overlap_add == OverlapAdd("fade", None)
 
 
 def test_a_manifest_cannot_be_changed(engine):
@@ -138,6 +152,10 @@ def test_a_mistyped_field_is_named(change, field, value):
         (("overlap_add", "overlap"), float("nan"), "overlap"),
         (("overlap_add", "overlap"), 10**400, "overlap"),
         (("overlap_add", "scheme"), "other", "scheme"),
+        (("overlap_add", "scheme"), "trim", "scheme trim has no overlap to choose"),
+        (("overlap_add",), {"scheme": "hann", "overlap": 1.5}, "overlap is 1.5"),
+        (("kind",), "engine", "kind is 'engine'"),
+        (("kind",), "mixer", "manifest has unknown fields: architecture"),
         (("sample_rate",), 0, "sample_rate"),
         (("channels",), 6, "channels"),
         (("stems",), [], "stems is empty"),

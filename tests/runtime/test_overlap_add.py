@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_demix import demix
 
-from rofo.overlap_add import ChunkPlan, OverlapAdd, cut
+from rofo.overlap_add import OverlapAdd
+from rofo.schemes.fade import Fade
 
 CHUNK = 100
 
@@ -19,11 +20,11 @@ def chunk_dependent(chunk: np.ndarray) -> np.ndarray:
     return np.stack((chunk * place, chunk[:, ::-1] + chunk.mean()))
 
 
-def stream(mix: np.ndarray, plan: ChunkPlan, blocks: list[int]) -> np.ndarray:
+def stream(mix: np.ndarray, plan: Fade, blocks: list[int]) -> np.ndarray:
     edges = np.cumsum([0, *blocks])
     parts = [mix[:, a:b] for a, b in pairwise(edges)] + [mix[:, edges[-1] :]]
-    joined = OverlapAdd(plan)
-    out = [joined.add(piece, chunk_dependent(piece.samples)) for piece in cut(parts, plan)]
+    joined = OverlapAdd()
+    out = [joined.add(piece, chunk_dependent(piece.samples)) for piece in plan.cut(parts)]
     return np.concatenate(out, axis=-1)
 
 
@@ -35,7 +36,7 @@ LENGTHS = [1, 2, 9, 49, 50, 51, 99, 100, 101, 149, 150, 151, *BORDERS, *(b + 1 f
 @pytest.mark.parametrize("length", LENGTHS)
 def test_equals_the_reference_scheme(length: int, divisor: int) -> None:
     mix = np.random.default_rng(length).standard_normal((2, length)).astype(np.float32)
-    plan = ChunkPlan(CHUNK, CHUNK // divisor)
+    plan = Fade(CHUNK, CHUNK // divisor)
     want = demix(mix, chunk_dependent, chunk=plan.chunk, step=plan.step)
     np.testing.assert_array_equal(stream(mix, plan, []), want)
 
@@ -49,7 +50,7 @@ def test_equals_the_reference_scheme(length: int, divisor: int) -> None:
 @settings(max_examples=200, deadline=None)
 def test_any_plan_and_any_blocks(length: int, chunk: int, overlap: float, blocks: list[int]) -> None:
     mix = np.random.default_rng(0).standard_normal((1, length)).astype(np.float32)
-    plan = ChunkPlan.with_overlap(chunk, overlap)
+    plan = Fade.of(chunk, 0, overlap)
     blocks = [b for i, b in enumerate(blocks) if sum(blocks[: i + 1]) <= length]
     got = stream(mix, plan, blocks)
     assert got.shape == (2, 1, length)
@@ -59,9 +60,9 @@ def test_any_plan_and_any_blocks(length: int, chunk: int, overlap: float, blocks
 @given(length=st.integers(1, 900), chunk=st.integers(20, 120), overlap=st.floats(0.11, 0.9))
 @settings(max_examples=200, deadline=None)
 def test_every_sample_is_covered_and_weights_sum_right(length: int, chunk: int, overlap: float) -> None:
-    plan = ChunkPlan.with_overlap(chunk, overlap)
-    joined, out, used = OverlapAdd(plan), [], 0
-    for piece in cut([np.ones((1, length), np.float32)], plan):
+    plan = Fade.of(chunk, 0, overlap)
+    joined, out, used = OverlapAdd(), [], 0
+    for piece in plan.cut([np.ones((1, length), np.float32)]):
         out.append(joined.add(piece, np.ones((1, chunk), np.float32)))
         used += 1
     flat = np.concatenate(out, axis=-1)
@@ -72,12 +73,6 @@ def test_every_sample_is_covered_and_weights_sum_right(length: int, chunk: int, 
     np.testing.assert_allclose(flat[:, : length - 1 if single else length], 1, rtol=1e-6)
 
 
-def test_an_empty_song_has_no_pieces() -> None:
-    plan = ChunkPlan(CHUNK, 50)
-    assert not list(cut([], plan))
-    assert not list(cut([np.zeros((2, 0), np.float32)], plan))
-
-
 def test_overlap_is_the_shared_fraction() -> None:
-    assert ChunkPlan.with_overlap(352800, 0.5).step == 176400
-    assert ChunkPlan.with_overlap(352801, 1 - (352801 // 4) / 352801).step == 352801 // 4
+    assert Fade.of(352800, 2048, 0.5).step == Fade.of(352800, 2048, None).step == 176400
+    assert Fade.of(352801, 2048, 1 - (352801 // 4) / 352801).step == 352801 // 4

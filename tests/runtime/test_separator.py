@@ -21,7 +21,7 @@ from rofo import (
 from rofo.chunk_loop import ChunkLoop
 from rofo.engines.contract import Shapes
 from rofo.manifest import load_manifest
-from rofo.overlap_add import ChunkPlan, cut
+from rofo.schemes.fade import Fade
 from rofo.spectrogram import Spectrogram
 
 RATE, CHUNK, BORDER, N_FFT, HOP = 44100, 4000, 2000, 256, 64
@@ -426,7 +426,7 @@ def test_output_of_the_wrong_shape_or_type_is_refused(make_engine, song, wrong):
 
     loop = ChunkLoop(Engine(), shapes, transform, "fake.onnx", RATE)
     with pytest.raises(EngineOutputError, match=r"fake.onnx: the engine returned float.*export again"):
-        list(loop(cut([song(30_000)], ChunkPlan(CHUNK, 2000))))
+        list(loop(Fade(CHUNK, 2000).cut([song(30_000)])))
 
 
 # Memory
@@ -472,7 +472,7 @@ def test_memory_does_not_grow_with_the_file(opened, tmp_path):
 
 
 def test_a_long_block_is_not_copied_for_every_chunk():
-    pieces = list(cut([np.zeros((2, 100_000), np.float32)], ChunkPlan(CHUNK, 2000)))
+    pieces = list(Fade(CHUNK, 2000).cut([np.zeros((2, 100_000), np.float32)]))
     assert np.shares_memory(pieces[10].samples, pieces[11].samples)
 
 

@@ -26,6 +26,11 @@ def torch_stft(chunk: np.ndarray, stft: Stft) -> torch.Tensor:
         (2048, 512, 1025),
         (64, 16, 333),
         (62, 7, 100),
+        (4096, 1024, 1024 * 15),
+        (6144, 1024, 1024 * 15),
+        (7680, 1024, 1024 * 15),
+        (12288, 2048, 2048 * 9),
+        (16384, 1024, 1024 * 15),
     ],
 )
 def test_equals_torch(n_fft: int, hop: int, samples: int, normalized: bool) -> None:

@@ -22,7 +22,7 @@ from rofo.engines.contract import Shapes
 from rofo.engines.cuda import _FATAL
 from rofo.engines.tensorrt import TensorRtEngine
 from rofo.manifest import file_sha256, load_manifest
-from rofo.overlap_add import ChunkPlan, cut
+from rofo.schemes.fade import Fade
 from rofo.spectrogram import Spectrogram
 
 RATE = 44100
@@ -137,7 +137,7 @@ def test_a_song_keeps_two_calls_going(make_engine, song):
 
     transform = Spectrogram(manifest.stft, manifest.chunk.samples)
     loop = ChunkLoop(Engine(), Shapes.of(manifest, 2), transform, "fake.plan", RATE)
-    pieces = list(cut([song(7 * 2000)], ChunkPlan(4000, 2000)))
+    pieces = list(Fade(4000, 2000).cut([song(7 * 2000)]))
     assert len(pieces) % 4 == 0
     for (piece, estimate), wanted in zip(loop(iter(pieces)), pieces, strict=True):
         assert piece is wanted
@@ -282,7 +282,7 @@ def test_a_callers_stream_is_computed_on_and_left_alone(machine, make_plan, song
         assert snr_db(0.5 * song(9000), separator.separate(song(9000), RATE)["vocals"]) > 100
         assert machine.pending[4711] == []
         assert machine.calls.count("cudaStreamCreateWithFlags") == 2
-        lanes = separator._engine._lanes
+        lanes = separator._model._engine._lanes
         with lanes.lent(), lanes.lent():
             assert not lanes._may_grow()
     machine.settled()

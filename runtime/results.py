@@ -1,0 +1,44 @@
+"""What a caller is told: how far a separation has come, and what became of a file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a separation has come; `total` is None while the length of a stream is unknown."""
+
+    done: float
+    total: float | None
+    elapsed: float
+
+    @property
+    def speed(self) -> float:
+        """Seconds of song per second."""
+        return self.done / self.elapsed if self.elapsed > 0 else 0.0
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds still to go at this speed."""
+        return None if self.total is None or not self.speed else (self.total - self.done) / self.speed
+
+
+class SeparatedFile(dict[str, Path]):
+    """{stem: path} of one file, with its length and the time taken in seconds, and what to know about it.
+
+    `skipped` tells that the stems were there already.
+    """
+
+    def __init__(
+        self,
+        paths: dict[str, Path],
+        *,
+        seconds: float,
+        elapsed: float,
+        warnings: Sequence[str],
+        skipped: bool = False,
+    ) -> None:
+        super().__init__(paths)
+        self.seconds, self.elapsed = seconds, elapsed
+        self.warnings, self.skipped = tuple(warnings), skipped

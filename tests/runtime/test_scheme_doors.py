@@ -1,0 +1,217 @@
+"""Schemes through the doors of a Separator, with engines that look at the whole chunk."""
+
+import dataclasses
+import inspect
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+from plain_demix import demix
+from plain_schemes import kuielab, mdx_c, mvsep, uvr_mdx
+
+from rofo import ManifestError, Separator, UsageError, load_manifest
+from rofo.manifest import SCHEMES, OverlapAdd
+from rofo.schemes.outer import SLICE
+from rofo.spectrogram import Spectrogram
+
+RATE, CHUNK, N_FFT = 44100, 4000, 256
+GEN = CHUNK - N_FFT
+LENGTHS = [0, 1, N_FFT // 2, GEN - 1, GEN, GEN + 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * GEN, 30_001]
+
+
+@pytest.fixture(scope="module")
+def opened(make_engine):
+    """Separators by the arguments of `make_engine`, each opened once."""
+    made = {}
+
+    def get(kind="level", **options):
+        key = (kind, *sorted(options.items()))
+        if key not in made:
+            made[key] = Separator(make_engine(kind, **options), backend="onnxruntime")
+        return made[key]
+
+    yield get
+    for separator in made.values():
+        separator.close()
+
+
+@pytest.fixture
+def rewritten(make_engine):
+    """An engine whose manifest names another scheme; the path of the engine."""
+
+    def make(scheme, overlap, **options):
+        path = make_engine("level", **options)
+        manifest = dataclasses.replace(load_manifest(path), overlap_add=OverlapAdd(scheme, overlap))
+        path.with_suffix(".json").write_text(manifest.to_json())
+        return path
+
+    return make
+
+
+def levelling(separator):
+    """What the network of `level` does to a chunk, as the plain re-statements want it."""
+    transform = Spectrogram(separator.manifest.stft, separator.manifest.chunk.samples)
+
+    def model(chunk):
+        spectrum = transform.forward(chunk)
+        return transform.inverse(spectrum * (0.5 * np.tanh(0.05 * np.abs(spectrum).max())))[None]
+
+    return model
+
+
+PLAIN = {
+    "fade": lambda mix, model: demix(mix, model, chunk=CHUNK, step=CHUNK // 2),
+    "hann": lambda mix, model: uvr_mdx(mix, model, chunk=CHUNK, n_fft=N_FFT, overlap=None),
+    "trim": lambda mix, model: kuielab(mix, model, chunk=CHUNK, n_fft=N_FFT),
+    "rectangular": lambda mix, model: mdx_c(mix, model, chunk=CHUNK, number=8),
+    "outer": lambda mix, model: mvsep(mix, model, chunk=CHUNK, n_fft=N_FFT, outer=SLICE, step=400_000),
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_scheme_through_an_engine_equals_its_tool(opened, song, snr_db, scheme):
+    separator = opened()
+    for length in (1, CHUNK - 1, GEN + 1, 30_001):
+        mix = song(length) * np.linspace(0.01, 1, length, dtype=np.float32)
+        want = PLAIN[scheme](mix, levelling(separator))[0]
+        assert snr_db(want, separator.separate(mix, RATE, scheme=scheme)["vocals"]) > 100
+
+
+def test_slices_of_a_million_samples(opened, song, snr_db):
+    separator, length = opened(chunk=100_000), SLICE + 100_000
+    mix = song(length) * np.linspace(0.01, 1, length, dtype=np.float32)
+    sizes = {"chunk": 100_000, "n_fft": N_FFT, "outer": SLICE, "step": 750_000}
+    want = mvsep(mix, levelling(separator), **sizes)[0]
+    got = separator.separate(mix, RATE, scheme="outer", overlap=0.25)["vocals"]
+    assert snr_db(want, got) > 100
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_mix_comes_back_at_every_length(opened, song, snr_db, scheme, length):
+    for channels in (1, 2):
+        mix = song(length, channels)
+        stems = opened("half").separate(mix, RATE, scheme=scheme)
+        assert {stem.shape for stem in stems.values()} == {mix.shape}
+        assert snr_db(0.5 * mix, stems["vocals"]) > 100
+    at_another_rate = opened("half").separate(song(length), 48000, scheme=scheme)
+    assert {stem.shape for stem in at_another_rate.values()} == {(2, length)}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_batches_blocks_and_doors_change_nothing(opened, song, scheme, tmp_path):
+    mix = song(31_000)
+    want = opened().separate(mix, RATE, scheme=scheme)["vocals"]
+    np.testing.assert_array_equal(opened(batch=3).separate(mix, RATE, scheme=scheme)["vocals"], want)
+    for size in (1000, 4001, 50_000):
+        blocks = [mix[:, at : at + size] for at in range(0, mix.shape[1], size)]
+        got = [block["vocals"] for block in opened(batch=3).stream(blocks, RATE, scheme=scheme)]
+        np.testing.assert_array_equal(np.concatenate(got, axis=1), want)
+    soundfile.write(tmp_path / "mix.wav", mix.T, RATE, "FLOAT")
+    paths = opened().separate_file(tmp_path / "mix.wav", tmp_path / "out", scheme=scheme)
+    written = soundfile.read(paths["vocals"], dtype="float32", always_2d=True)[0].T
+    np.testing.assert_array_equal(written, want)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_real_network_gives_the_same_in_batches(exported, song, snr_db, scheme):
+    mix = song(40_000)
+    with Separator(exported(1), precision="fp32") as one, Separator(exported(3), precision="fp32") as three:
+        want = one.separate(mix, RATE, scheme=scheme)["vocals"]
+        assert snr_db(want, three.separate(mix, RATE, scheme=scheme)["vocals"]) > 120
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_memory_does_not_grow_with_the_stream(opened, scheme):
+    separator = opened(chunk=22_050)
+    block = np.random.default_rng(0).uniform(-1, 1, (2, RATE // 2)).astype(np.float32)
+
+    def peak(seconds):
+        tracemalloc.start()
+        try:
+            for _ in separator.stream((block for _ in range(2 * seconds)), RATE, scheme=scheme):
+                pass
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(21)  # three slices of `outer` lie over each other from 19 s on
+    assert peak(50) < 1.15 * peak(21)
+
+
+# Which scheme it is
+
+
+@pytest.mark.parametrize(("scheme", "overlap"), [("hann", None), ("trim", None), ("rectangular", 0.5)])
+def test_the_manifest_names_the_default(rewritten, opened, song, scheme, overlap):
+    mix = song(20_000)
+    with Separator(rewritten(scheme, overlap), backend="onnxruntime") as separator:
+        got = separator.separate(mix, RATE)
+        want = opened().separate(mix, RATE, scheme=scheme, overlap=overlap)
+        np.testing.assert_array_equal(got["vocals"], want["vocals"])
+        same = separator.separate(mix, RATE, scheme=scheme)  # with the manifest's overlap
+        np.testing.assert_array_equal(same["vocals"], want["vocals"])
+        fade = separator.separate(mix, RATE, scheme="fade")
+        assert np.abs(fade["vocals"] - want["vocals"]).max() > 1e-4
+        np.testing.assert_array_equal(fade["vocals"], opened().separate(mix, RATE)["vocals"])
+
+
+def test_every_scheme_differs_from_the_others(opened, song):
+    # Within its first slice `outer` is `trim`: it gets slices that begin after 1 s.
+    mix = song(2 * RATE) * np.linspace(0.01, 1, 2 * RATE, dtype=np.float32)
+    overlap = 1 - RATE / SLICE
+    results = [
+        opened(chunk=22_050).separate(mix, RATE, scheme=s, overlap=overlap if s == "outer" else None)[
+            "vocals"
+        ]
+        for s in SCHEMES
+    ]
+    for i, one in enumerate(results):
+        assert all(np.abs(one - other).max() > 1e-5 for other in results[:i])
+
+
+def test_what_cannot_be_is_refused_at_once_at_every_door(opened, song, tmp_path):
+    doors = [
+        lambda **chosen: opened().separate(song(10), RATE, **chosen),
+        lambda **chosen: opened().separate_songs([song(10)], RATE, **chosen),
+        lambda **chosen: opened().stream([song(10)], RATE, **chosen),
+        lambda **chosen: opened().separate_file(tmp_path / "none.wav", tmp_path, **chosen),
+    ]
+    for door in doors:
+        with pytest.raises(UsageError, match="scheme trim has no overlap to choose, and 0"):
+            door(scheme="trim", overlap=0.5)
+        with pytest.raises(UsageError, match="scheme is 'other'; choose among fade, hann"):
+            door(scheme="other")
+        with pytest.raises(UsageError, match="overlap is 1, not 0 or more"):
+            door(scheme="hann", overlap=1)
+
+
+def test_no_door_has_an_option_less():
+    doors = (Separator.separate, Separator.separate_songs, Separator.stream, Separator.separate_file)
+    shared = {"stems", "overlap", "scheme", "progress", "cancel"}
+    for door in doors:
+        assert shared <= inspect.signature(door).parameters.keys()
+
+
+@pytest.mark.parametrize(
+    ("overlap_add", "said"),
+    [
+        ({"scheme": "trim", "overlap": 0.5}, "scheme trim has no overlap to choose"),
+        ({"scheme": "hann", "overlap": 1.0}, "overlap is 1.0, not 0 or more and below 1"),
+        ({"scheme": "Hann"}, "scheme is 'Hann'"),
+    ],
+)
+def test_a_manifest_with_an_impossible_scheme_is_refused(make_engine, overlap_add, said):
+    path = make_engine("level").with_suffix(".json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "overlap_add": overlap_add}))
+    with pytest.raises(ManifestError, match=rf"^{path}: .*{said}.*; export again with rofo-export$"):
+        load_manifest(path)
+
+
+def test_a_manifest_whose_chunk_is_all_trimmed_is_refused(make_engine):
+    path = make_engine("level", chunk=256).with_suffix(".json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "overlap_add": {"scheme": "trim"}}))
+    with pytest.raises(ManifestError, match="a chunk of 256 samples is too short for scheme trim"):
+        load_manifest(path)

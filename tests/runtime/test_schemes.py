@@ -1,0 +1,278 @@
+"""Every scheme, streamed, against a plain whole-song re-statement of the tool it comes from."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain_schemes import kuielab, mdx_c, mvsep, uvr_mdx
+
+from rofo import UsageError, load_manifest
+from rofo.manifest import SCHEMES
+from rofo.overlap_add import OverlapAdd
+from rofo.schemes import choose_cutter
+from rofo.schemes.fade import Fade
+from rofo.schemes.hann import Hann
+from rofo.schemes.outer import Outer
+from rofo.schemes.rectangular import Rectangular
+from rofo.schemes.trim import Trim
+
+CHUNK, N_FFT = 96, 16
+GEN = CHUNK - N_FFT
+SLICE, STEP = 250, 100
+LENGTHS = [
+    1,
+    2,
+    N_FFT // 2,
+    GEN - 1,
+    GEN,
+    GEN + 1,
+    CHUNK - 1,
+    CHUNK,
+    CHUNK + 1,
+    2 * GEN,
+    2 * CHUNK,
+    STEP,
+    STEP + 1,
+]
+LENGTHS += [SLICE - 1, SLICE, SLICE + 1, SLICE + STEP, 777]
+
+
+def stand_in(chunk):
+    """A network of two stems whose output depends on the place in the chunk and on all of the chunk."""
+    place = np.linspace(0.5, 1.5, chunk.shape[-1], dtype=np.float32)
+    loud = np.abs(chunk).sum(dtype=np.float64).astype(np.float32)
+    return np.stack((chunk * place * loud, chunk[:, ::-1] + loud))
+
+
+def streamed(cutter, mix, sizes=()):
+    """The mix through a scheme and the stand-in, in blocks of `sizes` and the rest as one."""
+    edges = np.cumsum([0, *sizes])
+    blocks = [mix[:, a:b] for a, b in pairwise(edges)] + [mix[:, edges[-1] :]]
+    joined = OverlapAdd()
+    return np.concatenate(
+        [joined.add(piece, stand_in(piece.samples)) for piece in cutter.cut(iter(blocks))], axis=-1
+    )
+
+
+def noise(length, channels=2):
+    return np.random.default_rng(length).standard_normal((channels, length)).astype(np.float32)
+
+
+def hann(overlap):
+    return Hann.of(CHUNK, N_FFT, overlap), lambda mix: uvr_mdx(
+        mix, stand_in, chunk=CHUNK, n_fft=N_FFT, overlap=overlap
+    )
+
+
+def rectangular(number):
+    overlap = 1 - 1 / number
+    return Rectangular.of(CHUNK, N_FFT, overlap), lambda mix: mdx_c(mix, stand_in, chunk=CHUNK, number=number)
+
+
+def trim():
+    return Trim.of(CHUNK, N_FFT, None), lambda mix: kuielab(mix, stand_in, chunk=CHUNK, n_fft=N_FFT)
+
+
+def outer(length, step):
+    return Outer(Trim(CHUNK, N_FFT), length, step), lambda mix: mvsep(
+        mix, stand_in, chunk=CHUNK, n_fft=N_FFT, outer=length, step=step
+    )
+
+
+# How close: bit for bit where the reference sums float32 in the same order.
+CASES = {
+    "hann default": (*hann(None), False),
+    "hann 0": (*hann(0.0), True),
+    "hann 0.02": (*hann(0.02), False),
+    "hann 0.25": (*hann(0.25), False),
+    "hann 0.95": (*hann(0.95), False),
+    "trim": (*trim(), True),
+    "rectangular 1": (*rectangular(1), True),
+    "rectangular 2": (*rectangular(2), True),
+    "rectangular 8": (*rectangular(8), True),
+    "rectangular 96": (*rectangular(96), True),
+    "outer": (*outer(SLICE, STEP), False),
+    "outer apart": (*outer(SLICE, SLICE), True),
+    "outer of less than a chunk": (*outer(GEN - 10, 23), False),
+    "outer of whole chunks": (*outer(2 * GEN, GEN), False),
+}
+
+
+def equal(got, want, exact, snr_db):
+    assert got.shape == want.shape
+    assert got.dtype == np.float32
+    if exact:
+        np.testing.assert_array_equal(got, want.astype(np.float32))
+    else:
+        assert snr_db(want, got) > 120
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("case", CASES)
+def test_equals_the_tool_it_comes_from(case, length, snr_db):
+    cutter, plain, exact = CASES[case]
+    mix = noise(length)
+    equal(streamed(cutter, mix), plain(mix), exact, snr_db)
+
+
+@given(case=st.sampled_from(sorted(CASES)), length=st.integers(1, 900), sizes=st.lists(st.integers(0, 200)))
+@settings(max_examples=300, deadline=None)
+def test_any_length_in_any_blocks(case, length, sizes, snr_db):
+    cutter, plain, exact = CASES[case]
+    mix = noise(length, 1)
+    sizes = [size for i, size in enumerate(sizes) if sum(sizes[: i + 1]) <= length]
+    got = streamed(cutter, mix, sizes)
+    equal(got, plain(mix), exact, snr_db)
+    np.testing.assert_array_equal(got, streamed(cutter, mix))
+
+
+@given(
+    chunk=st.integers(40, 120),
+    half=st.integers(1, 15),
+    overlap=st.just(0.0) | st.floats(0.01, 0.95),
+    length=st.integers(1, 700),
+)
+@settings(max_examples=200, deadline=None)
+def test_any_numbers(chunk, half, overlap, length, snr_db):
+    mix, n_fft = noise(length, 1), 2 * half
+    for got, want in (
+        (
+            Hann.of(chunk, n_fft, overlap),
+            # Where only zeros of windows meet, the reference has no number.
+            np.nan_to_num(uvr_mdx(mix, stand_in, chunk=chunk, n_fft=n_fft, overlap=overlap)),
+        ),
+        (Trim.of(chunk, n_fft, None), kuielab(mix, stand_in, chunk=chunk, n_fft=n_fft)),
+        (
+            Outer(Trim(chunk, n_fft), 150, max(1, int(150 * (1 - overlap)))),
+            mvsep(mix, stand_in, chunk=chunk, n_fft=n_fft, outer=150, step=max(1, int(150 * (1 - overlap)))),
+        ),
+    ):
+        equal(streamed(got, mix), want, False, snr_db)
+
+
+@pytest.mark.parametrize("number", [3, 7, 95, 200])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_an_average_of_chunks_keeps_the_level_for_any_number(number, length):
+    cutter, joined = Rectangular.of(100, N_FFT, 1 - 1 / number), OverlapAdd()
+    mix = noise(length)
+    got = [joined.add(piece, piece.samples) for piece in cutter.cut([mix])]
+    np.testing.assert_allclose(np.concatenate(got, axis=-1), mix, rtol=1e-4)
+
+
+CUTTERS = {"fade": Fade.of(CHUNK, N_FFT, None), **{case: cutter for case, (cutter, _, _) in CASES.items()}}
+
+
+@pytest.mark.parametrize("blocks", [[], [np.zeros((2, 0), np.float32)], [np.zeros((1, 0), np.float32)] * 3])
+@pytest.mark.parametrize("case", CUTTERS)
+def test_an_empty_song_has_no_pieces(case, blocks):
+    assert not list(CUTTERS[case].cut(blocks))
+
+
+@pytest.mark.parametrize("length", [1, GEN, GEN + 1, 777])
+@pytest.mark.parametrize("case", CUTTERS)
+def test_pieces_are_what_they_promise(case, length):
+    pieces = list(CUTTERS[case].cut([noise(length)]))
+    assert [piece.index for piece in pieces] == list(range(len(pieces)))
+    assert {piece.samples.shape for piece in pieces} == {(2, CHUNK)}
+    assert {piece.samples.dtype for piece in pieces} == {np.dtype(np.float32)}
+    assert all(piece.window.size <= CHUNK for piece in pieces)
+    starts, finished = [piece.start for piece in pieces], [piece.finished for piece in pieces]
+    assert starts == sorted(starts)
+    assert finished == sorted(finished)
+    assert finished[-1] == length
+    assert min(finished) >= 0
+
+
+@pytest.mark.parametrize("case", CUTTERS)
+def test_no_piece_is_of_no_use(case):
+    for length in (GEN, CHUNK, 2 * GEN, SLICE):
+        for piece in CUTTERS[case].cut([noise(length)]):
+            # The ends of fades and of Hann windows are exact zeros in the right place.
+            weighed = piece.window > 0 if case.startswith(("trim", "outer")) else piece.window >= 0
+            inside = piece.start + np.flatnonzero(weighed)
+            assert ((inside >= 0) & (inside < length)).any()
+
+
+@pytest.mark.parametrize("case", CUTTERS)
+def test_only_what_is_needed_is_read_and_held(case):
+    read, most = 0, 0
+
+    def blocks():
+        nonlocal read
+        for _ in range(500):
+            read += 50
+            yield noise(50)
+
+    joined, given = OverlapAdd(), 0
+    for piece in CUTTERS[case].cut(blocks()):
+        given += joined.add(piece, piece.samples).shape[-1]
+        most = max(most, read - given)
+    assert given == read == 25_000
+    assert most <= 3 * CHUNK + 50
+
+
+@pytest.mark.parametrize("case", [case for case in CUTTERS if not case.startswith("outer of")])
+def test_a_long_block_is_not_copied_for_every_chunk(case):
+    pieces = list(CUTTERS[case].cut([noise(5000)]))
+    owners = [piece.samples.base for piece in pieces]
+    assert any(one is other is not None for one, other in pairwise(owners))
+
+
+# Chosen by name
+
+
+@pytest.fixture(scope="module")
+def manifest(make_engine):
+    return load_manifest(make_engine(chunk=4000, overlap=0.25))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "overlap", "cutter"),
+    [
+        (None, None, Fade(4000, 3000)),
+        ("fade", None, Fade(4000, 3000)),
+        (None, 0.75, Fade(4000, 1000)),
+        ("hann", None, Hann(4000, 256, 4000 - 256)),
+        ("hann", 0.25, Hann(4000, 256, 3000)),
+        ("hann", 0.0, Hann(4000, 256, 4000)),
+        ("hann", 0.33, Hann(4000, 256, 2679)),  # int(2679.99...), as UVR computes it
+        ("trim", None, Trim(4000, 256)),
+        ("rectangular", None, Rectangular(4000, 500)),
+        ("rectangular", 0.0, Rectangular(4000, 4000)),
+        ("rectangular", 0.75, Rectangular(4000, 1000)),
+        ("outer", None, Outer(Trim(4000, 256), 1_000_000, 400_000)),
+        ("outer", 0.5, Outer(Trim(4000, 256), 1_000_000, 500_000)),
+    ],
+)
+def test_what_is_chosen_goes_before_the_manifest(manifest, scheme, overlap, cutter):
+    assert choose_cutter(manifest, scheme, overlap) == cutter
+
+
+@pytest.mark.parametrize("overlap", [-0.1, 1.0, 1.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme != "trim"])
+def test_an_overlap_is_a_fraction(manifest, scheme, overlap):
+    with pytest.raises(UsageError, match=r"^half: overlap is .*, not 0 or more and below 1; choose"):
+        choose_cutter(manifest, scheme, overlap)
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 2.0])
+def test_trimming_has_no_overlap(manifest, overlap):
+    with pytest.raises(UsageError, match=r"^half: scheme trim has no overlap to choose, and .* is given; "):
+        choose_cutter(manifest, "trim", overlap)
+
+
+def test_an_unknown_scheme_is_refused_with_those_there_are(manifest):
+    with pytest.raises(UsageError, match=r"^half: scheme is 'Hann'; choose among fade, hann, trim, rect"):
+        choose_cutter(manifest, "Hann")
+
+
+@pytest.mark.parametrize("scheme", ["hann", "trim", "outer"])
+def test_a_chunk_must_be_longer_than_what_is_trimmed(make_engine, scheme):
+    short = load_manifest(make_engine(chunk=256))
+    with pytest.raises(
+        UsageError, match=rf"^half: a chunk of 256 samples is too short for scheme {scheme}, "
+    ):
+        choose_cutter(short, scheme)
+    choose_cutter(short, "rectangular")
