@@ -25,7 +25,7 @@ _LARGEST_FLOAT32 = torch.finfo(torch.float32).max
 _WRAPPERS = ("state", "state_dict", "model_state_dict", "model", "best_state")
 _PREFIXES = ("module.", "_orig_mod.", "generator.", "model.")
 _DEEPEST_WRAPPING = 4
-_DEMUCS = "a Demucs package: not supported yet; give a BS-Roformer or Mel-Band Roformer"
+_DEMUCS = "a Demucs package: not supported yet; give a Roformer, an MDX-Net or an MDX23C"
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,11 @@ def load_checkpoint(path: str | Path, *, unsafe_pickle: bool = False) -> Checkpo
     path = Path(path)
     _require_torch(path)
     kind = file_kind(path)
+    if kind == "onnx":
+        raise CheckpointError(f"{path}: an ONNX model, not a checkpoint; give the PyTorch checkpoint")
     if kind == "zip":
         check_zip(path)
-    sha256, tail_md5 = _digests(path)
+    sha256, tail_md5 = digests(path)
     container = _read_safetensors(path) if kind == "safetensors" else _unpickle(path, kind, unsafe_pickle)
     hyper_parameters = _hyper_parameters(container)
     state = _strip_prefixes(_unwrap(path, container))
@@ -75,7 +77,7 @@ def _require_torch(path: Path) -> None:
         )
 
 
-def _digests(path: Path) -> tuple[str, str]:
+def digests(path: Path) -> tuple[str, str]:
     """The sha256 of the file and the MD5 of its tail, in constant memory."""
     with path.open("rb", buffering=0) as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()

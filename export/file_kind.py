@@ -1,4 +1,4 @@
-"""What a file is, from its first bytes: a checkpoint we can open, or a plain word on what it is instead."""
+"""What a file is, from its first bytes: a model we can open, or a plain word on what it is instead."""
 
 import string
 import struct
@@ -10,7 +10,7 @@ from typing import Literal
 
 from rofo.errors import CheckpointError
 
-Kind = Literal["zip", "pickle", "safetensors"]
+Kind = Literal["zip", "pickle", "safetensors", "onnx"]
 
 _SNIFFED_BYTES = 512
 _MAX_SAFETENSORS_HEADER = 100_000_000  # the format's own limit
@@ -29,10 +29,10 @@ _ZIP_ERRORS = (
 
 
 def file_kind(path: Path) -> Kind:
-    """How to open a checkpoint, judged by content and never by its name.
+    """How to open a checkpoint or an ONNX model, judged by content and never by its name.
 
-    Raises CheckpointError, saying what the file is, for everything that is not a checkpoint: missing,
-    empty, a git-lfs pointer, a web page, an ONNX model, text, an archive.
+    Raises CheckpointError, saying what the file is, for everything else: missing, empty, a git-lfs pointer,
+    a web page, text, an archive.
     """
     try:
         with path.open("rb") as file:
@@ -45,6 +45,8 @@ def file_kind(path: Path) -> Kind:
         return "pickle"
     if _is_safetensors(head):
         return "safetensors"
+    if _is_onnx(head):
+        return "onnx"
     raise CheckpointError(f"{path}: {_what_else(head)}")
 
 
@@ -125,10 +127,6 @@ _OTHER_FILES: tuple[tuple[Callable[[bytes], bool], str], ...] = (
     (
         _begins(b"<!doctype html", b"<html", b"<head", b"<?xml"),
         "a web page (HTML), not a checkpoint; download the file itself, not the page that shows it",
-    ),
-    (
-        _is_onnx,
-        "an ONNX model, already exported; give the PyTorch checkpoint it came from",
     ),
     (_begins(b"\x1f\x8b"), "a gzip archive; unpack it first"),
     (_begins(b"7z\xbc\xaf\x27\x1c"), "a 7z archive; unpack it first"),

@@ -34,6 +34,15 @@ def write_onnx(network: nn.Module, shape: tuple[int, ...], path: Path, *, typed:
     model = _traced(network, shape, typed=typed)
     if typed:
         _name_after_modules(model)
+    return save_onnx(model, path, shape)
+
+
+def save_onnx(model: onnx_ir.Model, path: Path, shape: tuple[int, ...]) -> Path | None:
+    """Save an engine's graph without what tells its origin; return the file of large weights, if any.
+
+    `shape` is that of its input, `path` must lie in an empty folder. Raises CheckpointError where the graph
+    breaks the contract.
+    """
     _forget_origin(model)
     data = path.with_name(path.name + ".data") if _weight_bytes(model) > _INLINE_BYTES else None
     onnx_ir.save(model, path, external_data=data.name if data else None)
@@ -109,17 +118,18 @@ def _check(path: Path, shape: tuple[int, ...]) -> None:
     onnx.checker.check_model(path)
     graph = onnx.load(path, load_external_data=False)
     domains = {node.domain for node in graph.graph.node}
-    found = {value.name: _shape(value) for value in (*graph.graph.input, *graph.graph.output)}
+    found = {value.name: value_shape(value) for value in (*graph.graph.input, *graph.graph.output)}
     stems = found.get("stems", ())
     static = all(isinstance(size, int) for size in stems) and (stems[:1], stems[2:]) == (shape[:1], shape[1:])
     if domains - {""} or found.keys() != {"mix", "stems"} or found["mix"] != shape or not static:
         raise CheckpointError(
-            f"{path.name}: the traced graph has tensors {found} and operator sets {sorted(domains)}; "
-            "this torch is not supported, install the version in the manifest of a working export"
+            f"{path.name}: the graph came out with tensors {found} and operator sets {sorted(domains)}; "
+            "this torch or onnx is not supported, install the version in the manifest of a working export"
         )
 
 
-def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+def value_shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    """The sizes of a tensor, with a name or "?" for those that are not fixed."""
     dims = value.type.tensor_type.shape.dim
     return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in dims)
 
