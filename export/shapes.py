@@ -49,7 +49,7 @@ def infer_shapes(path: Path, state: Mapping[str, torch.Tensor]) -> Shapes:
     Raises CheckpointError for unsupported variants and other networks, by name, and where a key that the
     network cannot be without is missing or has an impossible shape.
     """
-    keys = _Keys(path, state)
+    keys = Keys(path, state, "Roformer")
     _refuse_unsupported(path, state)
     dim = keys.size("band_split.to_features.0.1.weight", 0)
     bands = keys.count(r"band_split\.to_features\.(\d+)\.")
@@ -77,13 +77,14 @@ def infer_shapes(path: Path, state: Mapping[str, torch.Tensor]) -> Shapes:
     )
 
 
-class _Keys:
+class Keys:
     """Look-ups in a state dict that raise CheckpointError, naming the key, whatever is wrong with it."""
 
-    def __init__(self, path: Path, state: Mapping[str, torch.Tensor]) -> None:
-        self.path, self.state = path, state
+    def __init__(self, path: Path, state: Mapping[str, torch.Tensor], network: str) -> None:
+        self.path, self.state, self.network = path, state, network
 
     def size(self, key: str, axis: int) -> int:
+        """One dimension of a tensor."""
         tensor = self.state.get(key)
         if tensor is None:
             raise self.error(f"has no {key}")
@@ -107,11 +108,15 @@ class _Keys:
         return len(found)
 
     def numbers(self, pattern: str) -> list[int]:
+        """The numbers that stand where the pattern's group is."""
         matches = (re.match(pattern.replace(r"(\d+)", r"(\d{1,6})"), key) for key in self.state)
         return sorted({int(match[1]) for match in matches if match})
 
     def error(self, problem: str) -> CheckpointError:
-        return CheckpointError(f"{self.path}: not a whole Roformer: {problem}; give the complete checkpoint")
+        """What to raise for a problem."""
+        return CheckpointError(
+            f"{self.path}: not a whole {self.network}: {problem}; give the complete checkpoint"
+        )
 
 
 def _refuse_unsupported(path: Path, state: Iterable[str]) -> None:
@@ -119,12 +124,12 @@ def _refuse_unsupported(path: Path, state: Iterable[str]) -> None:
     name = unsupported_network(keys)
     if name is not None:
         raise CheckpointError(
-            f"{path}: recognised as {name}: not supported yet; give a BS-Roformer or Mel-Band Roformer"
+            f"{path}: recognised as {name}: not supported yet; give a Roformer, an MDX-Net or an MDX23C"
         )
     if not any(key.startswith("band_split.to_features.") for key in keys):
         raise CheckpointError(
-            f"{path}: neither a BS-Roformer nor a Mel-Band Roformer (no band_split.to_features; it begins "
-            f"with {keys[0]!r}); other networks are not supported yet"
+            f"{path}: neither a Roformer (no band_split.to_features) nor an MDX-Net or MDX23C; it begins "
+            f"with {keys[0]!r}; other networks are not supported yet"
         )
 
 
@@ -140,7 +145,7 @@ def _family(path: Path, state: Mapping[str, torch.Tensor]) -> Family:
     )
 
 
-def _linear_transformers(keys: _Keys) -> int:
+def _linear_transformers(keys: Keys) -> int:
     """1 where a layer begins with a linear-attention transformer, else 0."""
     blocks = keys.count(r"layers\.0\.(\d+)\.layers\.")
     if blocks not in (2, 3):
@@ -148,7 +153,7 @@ def _linear_transformers(keys: _Keys) -> int:
     return blocks - 2
 
 
-def _mask_mlp(keys: _Keys, dim: int) -> tuple[int, int]:
+def _mask_mlp(keys: Keys, dim: int) -> tuple[int, int]:
     """Linear layers of a mask MLP and its hidden width / dim; an activation stands between two layers."""
     first = "mask_estimators.0.to_freqs.0.0"
     found = keys.numbers(rf"{re.escape(first)}\.(\d+)\.weight")

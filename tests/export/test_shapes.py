@@ -85,7 +85,7 @@ def broken(change):
         ),
         (
             lambda s: [s.pop(k) for k in list(s) if k.startswith("band_split.")],
-            "neither a BS-Roformer nor a Mel-Band",
+            "neither a Roformer",
         ),
     ],
 )
