@@ -27,8 +27,8 @@ from rofo import EngineLoadError, RofoError, Separator
 from rofo.benchmarks import viperx
 from rofo.engines import open_engine
 from rofo.engines.cuda import Gpu, open_cuda
-from rofo.manifest import load_manifest
-from rofo.overlap_add import ChunkPlan
+from rofo.manifest import load_engine_manifest
+from rofo.schemes import choose_cutter
 
 Floats = NDArray[np.float32]
 Run = Callable[[Floats], Floats]
@@ -129,13 +129,13 @@ def _measured(folder: Path, gpu: Gpu, options: argparse.Namespace) -> dict[str, 
         folder, viperx.reference_network(depth=options.depth), depth=options.depth
     )
     engines, missing = _exported(folder, checkpoint, config, gpu, options.batch)
-    manifest = load_manifest(engines["onnxruntime-cuda"])
+    manifest = load_engine_manifest(engines["onnxruntime-cuda"])
     mix = np.repeat(loud_chunk(manifest)[:1], options.batch, axis=0)
     network = _network(checkpoint, config, manifest.chunk.frames)
     wanted = _torch(network, None, None).run(mix)
     contestants = {name: _opener(path, name) for name, path in engines.items()}
     contestants |= {
-        "onnxruntime-cuda, fp16 graph": lambda: _half_onnx(checkpoint, config, folder, mix.shape),
+        "onnxruntime-cuda, fp16 graph": lambda: _half_onnx(checkpoint, config, folder, options.batch),
         "PyTorch fp32": lambda: _torch(network, "cuda", None),
         "PyTorch fp16 autocast": lambda: _torch(network, "cuda", "float16"),
         "PyTorch fp16 autocast, compiled": lambda: _torch(network, "cuda", "float16", compiled=True),
@@ -176,38 +176,43 @@ def _exported(
 
 def _opener(path: Path, backend: str) -> Callable[[], Contestant]:
     def make() -> Contestant:
-        engine = open_engine(path, load_manifest(path), backend=backend)
+        engine = open_engine(path, load_engine_manifest(path), backend=backend)
         return Contestant(engine.run, engine.close)
 
     return make
 
 
-def _half_onnx(checkpoint: Path, config: Path, folder: Path, mix: tuple[int, ...]) -> Contestant:
+def _half_onnx(checkpoint: Path, config: Path, folder: Path, batch: int) -> Contestant:
     """The graph that the plan is built from, in ONNX Runtime on CUDA."""
     import onnxruntime
 
+    from rofo.export.config import Facts
     from rofo.export.gpus import GPUS
+    from rofo.export.model_file import make_graphs, read_model, resolve
     from rofo.export.plan import PlanOptions, write_typed
 
-    options, cuda = PlanOptions(batch=mix[0]), "CUDAExecutionProvider"
+    options, cuda = PlanOptions(batch=batch), "CUDAExecutionProvider"
     if cuda not in onnxruntime.get_available_providers():
         raise EngineLoadError(f"this ONNX Runtime ({onnxruntime.__version__}) has no {cuda}")
-    network = _network(checkpoint, config, mix[2], options.form)
-    graph = write_typed(network, mix[1:], folder, options, GPUS["portable"], _say)
+    file = read_model(checkpoint, unsafe_pickle=False)
+    model = resolve(file, yaml=config, facts=Facts())
+    graphs = make_graphs(file, model, unsafe_pickle=False)
+    graph = write_typed(graphs.typed(options), folder, options, GPUS["portable"], _say)
     session = onnxruntime.InferenceSession(graph.file, providers=[cuda])
     if session.get_providers()[0] != cuda:
         raise EngineLoadError(f"ONNX Runtime runs on {session.get_providers()[0]}, not {cuda}")
     return Contestant(lambda mix: session.run(["stems"], {"mix": mix})[0])
 
 
-def _network(checkpoint: Path, config: Path, frames: int, form: Any = None) -> Any:
+def _network(checkpoint: Path, config: Path, frames: int) -> Any:
     from rofo.export.checkpoint import load_checkpoint
-    from rofo.export.config import resolve_config
-    from rofo.export.networks.form import PLAIN
+    from rofo.export.config import RoformerConfig, resolve_config
     from rofo.export.networks.roformer import Roformer
 
     loaded = load_checkpoint(checkpoint)
-    return Roformer(resolve_config(loaded, yaml=config).network, loaded.state, frames, form or PLAIN).eval()
+    network = resolve_config(loaded, yaml=config).network
+    assert isinstance(network, RoformerConfig)
+    return Roformer(network, loaded.state, frames).eval()
 
 
 def _torch(network: Any, device: str | None, half: str | None, *, compiled: bool = False) -> Contestant:
@@ -248,9 +253,7 @@ def _song(path: Path, backend: str, seconds: float, per_chunk: float) -> dict[st
         began = time.perf_counter()
         separator.separate(mix, rate)
         elapsed = time.perf_counter() - began
-        chunks = ChunkPlan.with_overlap(viperx.CHUNK, separator.manifest.overlap_add.overlap).chunks(
-            mix.shape[1]
-        )
+    chunks = sum(1 for _ in choose_cutter(load_engine_manifest(path)).cut([mix]))
     outside = max(0.0, 1 - chunks * per_chunk / elapsed)
     return {"times_real_time": round(seconds / elapsed, 1), "outside_engine": round(outside, 3)}
 

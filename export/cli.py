@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Names of rofo.export.gpus.GPUS and rofo.export.networks.form.DTYPES: --help is not to load torch.
 _GPUS = ("rtx4090", "rtx3090", "rtx5090", "portable")
 _PRECISIONS = ("fp32", "fp16", "bf16")
+_SCHEMES = ("fade", "hann", "trim", "rectangular", "outer")
 
 
 @command_line
@@ -55,8 +56,31 @@ _PRECISIONS = ("fp32", "fp16", "bf16")
 @click.option("--diagnose", is_flag=True, help="Tell how far every layer of the plan's graph is from fp32.")
 @click.option("--chunk", type=float, metavar="SECONDS", help="Length of a chunk, instead of the yaml's.")
 @click.option("--hop-length", type=click.IntRange(1), metavar="SAMPLES", help="Hop of the STFT.")
+@click.option(
+    "--n-fft", type=click.IntRange(2), metavar="SAMPLES", help="Length of the STFT's frames (MDX-Net)."
+)
 @click.option("--sample-rate", type=click.IntRange(8000), metavar="HZ", help="Rate the model was trained at.")
-@click.option("--stems", metavar="NAME,NAME", help="Names of the network's outputs, in order.")
+@click.option("--stems", "--stem", metavar="NAME,NAME", help="Names of the network's outputs, in order.")
+@click.option(
+    "--compensate",
+    type=float,
+    metavar="GAIN",
+    help="Gain of the stems, as UVR applies to MDX-Net; 1 switches it off. Default: the catalogue's.",
+)
+@click.option(
+    "--scheme",
+    type=click.Choice(_SCHEMES),
+    help="How chunks are cut and joined by default; `trim` and `outer` also leave out what only UVR does "
+    "to MDX-Net, the gain and the three silent lowest bins.",
+)
+@click.option(
+    "--member",
+    "members",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="ENGINE",
+    help="For a mixer of MDX-Net stems: the engine of one stem, already exported; repeat for each.",
+)
 @click.option("--zero-dc/--no-zero-dc", default=None, help="Whether the network drops bin 0.")
 @click.option(
     "--skip-connection/--no-skip-connection", default=None, help="Whether layers see all earlier ones."
@@ -85,8 +109,12 @@ def main(
     diagnose: bool,
     chunk: float | None,
     hop_length: int | None,
+    n_fft: int | None,
     sample_rate: int | None,
     stems: str | None,
+    compensate: float | None,
+    scheme: str | None,
+    members: tuple[Path, ...],
     zero_dc: bool | None,
     skip_connection: bool | None,
     normalize: bool | None,
@@ -95,7 +123,9 @@ def main(
     sha256: str | None,
     unsafe_pickle: bool,
 ) -> None:
-    """Turn CHECKPOINT (.ckpt, .pt, .pth, .th, .safetensors) into STEM.onnx, STEM.plan and STEM.json.
+    """Turn CHECKPOINT into STEM.onnx, STEM.plan and STEM.json.
+
+    It is a file of weights (.ckpt, .pt, .pth, .th, .safetensors), or the .onnx file of an MDX-Net.
 
     The engines are compared with the network before anything is written.
     """
@@ -105,9 +135,12 @@ def main(
     names = tuple(name.strip() for name in stems.split(",")) if stems else None
     facts = Facts(
         hop_length=hop_length,
+        n_fft=n_fft,
         sample_rate=sample_rate,
         chunk=chunk,
         stems=names,
+        compensate=compensate,
+        scheme=scheme,  # type: ignore[arg-type]
         zero_dc=zero_dc,
         skip_connection=skip_connection,
         normalize=normalize,
@@ -119,6 +152,7 @@ def main(
         config=config,
         output=output,
         facts=facts,
+        members=members,
         batch=batch or 1,
         onnx="onnx" in targets,
         plan=_plan(targets, precision, attention, gpu, batch, diagnose=diagnose),
@@ -127,7 +161,7 @@ def main(
         unsafe_pickle=unsafe_pickle,
         stage=note,
     )
-    for parity in report.manifest.parity:
+    for parity in report.parity:
         where = "" if parity.measured_on == "engine" else f" ({parity.measured_on})"
         note(f"{parity.backend} {parity.precision}: {parity.snr_db:.1f} dB from the network{where}")
     if no_verify:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from rofo.errors import CheckpointError
 from rofo.export.band_layout import Layout
@@ -17,6 +17,7 @@ from rofo.export.requirements import FAMILY_NAMES, FILE_NAME, complete, impossib
 from rofo.export.settings import Settings
 from rofo.export.shapes import Family, Positions, Shapes, SharedBias, infer_shapes
 from rofo.export.yaml_config import load_yaml
+from rofo.manifest import Scheme
 
 RotaryPrecision = Literal["exact", "amp-0.3.5"]
 T = TypeVar("T")
@@ -59,21 +60,39 @@ class RoformerConfig:
     sample_rate: int
 
 
+class Network(Protocol):
+    """What every family's hyper-parameters say. `n_fft` and `hop_length` are in samples."""
+
+    @property
+    def family(self) -> str: ...  # noqa: D102
+    @property
+    def channels(self) -> int: ...  # noqa: D102
+    @property
+    def sample_rate(self) -> int: ...  # noqa: D102
+    @property
+    def n_fft(self) -> int: ...  # noqa: D102
+    @property
+    def hop_length(self) -> int: ...  # noqa: D102
+    @property
+    def stft_normalized(self) -> bool: ...  # noqa: D102
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A network and how it is used.
 
-    `chunk` is in samples, `overlap` the fraction of a chunk shared with the next one. `residual` names the
-    mix less all `stems`, None where these cover the song. `normalize` asks for the song's mean and
+    `chunk` is in samples; chunks are cut and joined by `scheme` with `overlap`, see OverlapAdd. `residual`
+    names the mix less all `stems`, None where these cover the song. `normalize` asks for the song's mean and
     deviation to be taken out first. `source` is JSON data: the yaml (or what stood in for it), and under
     "command_line" what was given there.
     """
 
-    network: RoformerConfig
+    network: Network
     stems: tuple[str, ...]
     residual: str | None
     chunk: int
-    overlap: float
+    scheme: Scheme
+    overlap: float | None
     normalize: bool
     name: str
     source: dict[str, Any]
@@ -81,12 +100,18 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the command line supplies; None where it is silent. `chunk` is in seconds."""
+    """What the command line supplies; None where it is silent. `chunk` is in seconds.
+
+    `compensate` is the gain that UVR applies to the stems of an MDX-Net, `scheme` how chunks are joined.
+    """
 
     hop_length: int | None = None
+    n_fft: int | None = None
     sample_rate: int | None = None
     chunk: float | None = None
     stems: tuple[str, ...] | None = None
+    compensate: float | None = None
+    scheme: Scheme | None = None
     zero_dc: bool | None = None
     skip_connection: bool | None = None
     normalize: bool | None = None
@@ -119,7 +144,9 @@ def resolve_config(
     problems += impossible(settings, shapes, layouts)
     _raise_all(checkpoint.path, yaml, problems, missing(settings, shapes))
     network = _network(shapes, settings, layouts[0], facts.rotary or "exact")
-    return _model(checkpoint.path, network, settings, _with_command_line(source, facts))
+    return _model(
+        checkpoint.path, network, settings, facts.scheme or "fade", with_command_line(source, facts)
+    )
 
 
 def overlap_fraction(chunk: int, overlaps: int) -> float:
@@ -188,7 +215,8 @@ def _given(facts: Facts) -> Settings:
     )
 
 
-def _with_command_line(source: dict[str, Any], facts: Facts) -> dict[str, Any]:
+def with_command_line(source: dict[str, Any], facts: Facts) -> dict[str, Any]:
+    """A model's `source` with what the command line gave."""
     given = {name: value for name, value in vars(facts).items() if value is not None}
     if "stems" in given:
         given["stems"] = list(given["stems"])
@@ -225,14 +253,18 @@ def _network(shapes: Shapes, settings: Settings, layout: Layout, rotary: RotaryP
     )
 
 
-def _model(path: Path, network: RoformerConfig, settings: Settings, source: dict[str, Any]) -> ModelConfig:
+def _model(
+    path: Path, network: RoformerConfig, settings: Settings, scheme: Scheme, source: dict[str, Any]
+) -> ModelConfig:
     chunk, stems = _known(settings.chunk), _known(settings.stems)
     return ModelConfig(
         network=network,
         stems=stems,
         residual=residual_name(stems, settings.instruments),
         chunk=chunk,
-        overlap=overlap_fraction(chunk, _known(settings.overlaps)),
+        scheme=scheme,
+        # Another scheme than that of the yaml has an overlap of its own.
+        overlap=overlap_fraction(chunk, _known(settings.overlaps)) if scheme == "fade" else None,
         normalize=_known(settings.normalize),
         name=path.stem,
         source=source,

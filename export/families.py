@@ -19,8 +19,6 @@ _OTHERS = (
     (r"^(tencoder|tdecoder|crosstransformer|freq_emb)\.|^encoder\.\d+\.(conv|rewrite|\d+)\.weight", "Demucs"),
     (r"^separation_net\.|\.SDlayer\.", "SCNet"),
     (r"^bsrnn\.|norm_fc_modules|^mask_estim\.|^tf_model\.", "Bandit"),
-    (r"^(encoder_blocks\.\d+\.tfc_tdf|bottleneck_block\.blocks)\.", "TFC-TDF v3 (MDX23C)"),
-    (r"^(encoding_blocks|ds_dense|mid_dense)\.|^freq_pad$", "MDX-Net (ConvTDFNet)"),
     (r"^separator_(mask|map)\.|^BN_(mask|map)\.", "BS-Mamba2"),
     (r"^separator\.\d+\.(time|band)_net\.", "BSRNN"),
     (r"^BN\.\d+\.", "Apollo"),

@@ -1,18 +1,18 @@
-"""From the network of a checkpoint to a plan: typed graph, batch, gate, build."""
+"""From a model to a plan: typed graph, batch, gate, build."""
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
 from rofo.export.gpus import Gpu, size_batch
 from rofo.export.graph_cost import graph_cost
 from rofo.export.networks.form import Form, Precision, tensorrt_form
-from rofo.export.onnx_graph import write_onnx
 from rofo.export.tensorrt import Backend, build_plan, load_builder, target_gpu
 from rofo.manifest import EngineFile, file_sha256
+
+Trace = Callable[[Path, int], None]
+"""Writes a graph into a file in an empty folder, for a batch of so many chunks."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,15 @@ class TypedGraph:
 
 
 def write_typed(
-    network: nn.Module, shape: tuple[int, ...], folder: Path, options: PlanOptions, gpu: Gpu,
-    stage: Callable[[str], None],
-) -> TypedGraph:  # fmt: skip
-    """Trace `network`, which is in `options.form`, for chunks of `shape`."""
-    one = _traced(network, (1, *shape), folder)
+    trace: Trace, folder: Path, options: PlanOptions, gpu: Gpu, stage: Callable[[str], None]
+) -> TypedGraph:
+    """Write what `trace` gives for one chunk, and for as many as `options` or the card ask for."""
+    one = _traced(trace, 1, folder)
     batch = options.batch
     if batch is None:
         batch, reason = size_batch(graph_cost(one), gpu)
         stage(reason)
-    return TypedGraph(one, one if batch == 1 else _traced(network, (batch, *shape), folder), batch)
+    return TypedGraph(one, one if batch == 1 else _traced(trace, batch, folder), batch)
 
 
 def write_plan(
@@ -89,11 +88,11 @@ def write_plan(
     )
 
 
-def _traced(network: nn.Module, shape: tuple[int, ...], folder: Path) -> Path:
-    inside = folder / f"typed-{shape[0]}"
+def _traced(trace: Trace, batch: int, folder: Path) -> Path:
+    inside = folder / f"typed-{batch}"
     inside.mkdir()
     graph = inside / "typed.onnx"
-    write_onnx(network, shape, graph, typed=True)
+    trace(graph, batch)
     return graph
 
 

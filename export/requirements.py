@@ -14,7 +14,7 @@ from rofo.export.shapes import Shapes
 FAMILY_NAMES = {"bs_roformer": "BS-Roformer", "mel_band_roformer": "Mel-Band Roformer"}
 FILE_NAME = re.compile(r"\w[\w .+&()-]*")  # the manifest's rule for the name of a stem
 
-_LONGEST_CHUNK = 600  # seconds; shapes are static, and attention over frames grows with the square
+LONGEST_CHUNK = 600  # seconds; shapes are static, and attention over frames grows with the square
 # MSST's, where the class has one; num_overlap has none, 2 is what nearly every public yaml says.
 _DEFAULTS = Settings(overlaps=2, zero_dc=True, skip_connection=False, normalize=False, stft_normalized=False)
 
@@ -70,7 +70,7 @@ def missing(settings: Settings, shapes: Shapes) -> list[str]:
 
 def impossible(settings: Settings, shapes: Shapes, layouts: list[Layout]) -> list[str]:
     """Settings that no engine could be built with, one clause each."""
-    problems = list(_bad_stems(settings.stems, shapes.num_stems))
+    problems = list(bad_stems(settings.stems, shapes.num_stems))
     hop, rate, shortest = settings.hop_length, settings.sample_rate, layouts[0].n_fft // 2
     if hop is not None and not 0 < hop <= shortest:
         problems.append(f"hop length {hop} is not between 1 and {shortest} (--hop-length)")
@@ -84,7 +84,8 @@ def impossible(settings: Settings, shapes: Shapes, layouts: list[Layout]) -> lis
     return problems
 
 
-def _bad_stems(stems: tuple[str, ...] | None, num_stems: int) -> Iterable[str]:
+def bad_stems(stems: tuple[str, ...] | None, num_stems: int) -> Iterable[str]:
+    """What is wrong with the names of a network's outputs, one clause each."""
     if stems is None:
         return
     if len(stems) != num_stems:
@@ -100,8 +101,8 @@ def _bad_chunk(settings: Settings, shapes: Shapes, shortest: int) -> Iterable[st
     chunk, rate, hop = settings.chunk, settings.sample_rate, settings.hop_length
     if chunk is None or rate is None:
         return
-    if not shortest < chunk <= _LONGEST_CHUNK * rate:
-        yield f"chunk of {chunk} samples, not over {shortest} and at most {_LONGEST_CHUNK} s (--chunk)"
+    if not shortest < chunk <= LONGEST_CHUNK * rate:
+        yield f"chunk of {chunk} samples, not over {shortest} and at most {LONGEST_CHUNK} s (--chunk)"
         return
     if settings.overlaps is not None and settings.overlaps > chunk:
         yield f"num_overlap {settings.overlaps} is more than a chunk has samples"

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
-from torch import nn
 
 from rofo.errors import ParityError
-from rofo.export.onnx_graph import run_network
+from rofo.export.layer_outputs import LayerOutput, stride
 from rofo.export.plan import PlanOptions
 from rofo.export.rounded import Floats, Headroom, RoundedGraph
 from rofo.export.verify import Reference, snr_db
@@ -28,8 +26,6 @@ _FP16_MAX = 65504.0
 # A pure tone at full scale reaches n_fft / 2 in one bin.
 _LOUDEST = 1000.0
 
-_SAMPLES = 200_000  # values compared per layer: a fixed share, evenly spread
-
 
 @dataclass(frozen=True)
 class LayerParity:
@@ -43,19 +39,12 @@ class LayerParity:
         return f"{self.snr_db:8.1f} dB, magnitudes up to {self.largest:<10.4g} {self.module}"
 
 
-@dataclass(frozen=True)
-class LayerOutput:
-    """What one module of the fp32 network puts out: how many values, and an even choice of them."""
-
-    size: int
-    values: Floats
-
-
 def check_typed(path: Path, name: str, options: PlanOptions, wanted: Reference) -> Parity:
     """Hold the typed graph in `path`, made with `options`, to the gate.
 
     On loud music it must be MIN_TYPED_DB from the network; it must be finite on full-scale noise with a
-    spectrogram that peaks at 1000, silent on silence, and fp16 attention must have room for its sums.
+    spectrogram that peaks at 1000, silent on silence where the network is, and fp16 attention must have
+    room for its sums.
     Raises ParityError, which says what to try.
     """
     graph = RoundedGraph(path)
@@ -70,7 +59,7 @@ def check_typed(path: Path, name: str, options: PlanOptions, wanted: Reference) 
         raise _refusal(name, options, "not finite on full-scale noise")
     for room in (at_music, at_noise):
         _check_headroom(name, room)
-    if (graph.run(np.zeros_like(noise))[0] != 0).any():
+    if wanted.keeps_silence and (graph.run(np.zeros_like(noise))[0] != 0).any():
         raise _refusal(name, options, "not silent on silence")
     return Parity(options.backend, options.precision, measured, MEASURED_ON)
 
@@ -78,42 +67,14 @@ def check_typed(path: Path, name: str, options: PlanOptions, wanted: Reference) 
 def layer_parity(path: Path, mix: Floats, outputs: Mapping[str, LayerOutput]) -> tuple[LayerParity, ...]:
     """Module by module, how far the typed graph in `path` has come from the network, given its outputs."""
     ends = _ends(path, list(outputs))
-    probes = {value: _stride(outputs[module].size) for module, value in ends.items()}
+    probes = {value: stride(outputs[module].size) for module, value in ends.items()}
     _, typed, _ = RoundedGraph(path, probes).run(mix)
     return tuple(_compared(module, outputs[module].values, typed[value]) for module, value in ends.items())
-
-
-def layer_outputs(network: nn.Module, mix: Floats) -> dict[str, LayerOutput]:
-    """What each stage of the network puts out for mix, in the order in which they run."""
-    found: dict[str, LayerOutput] = {}
-
-    def keep(name: str, output: torch.Tensor) -> None:
-        flat = output.flatten()
-        found[name] = LayerOutput(flat.numel(), flat[:: _stride(flat.numel())].clone().numpy())
-
-    stages = [(name, module) for name, module in network.named_modules() if _is_stage(name)]
-    handles = [
-        module.register_forward_hook(lambda _, __, output, name=name: keep(name, output))
-        for name, module in stages
-    ]
-    try:
-        run_network(network, torch.from_numpy(mix))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
 
 
 def _compared(module: str, wanted: Floats, got: Floats) -> LayerParity:
     finite = bool(np.isfinite(got).all())
     return LayerParity(module, snr_db(wanted, got) if finite else -math.inf, float(np.abs(wanted).max()))
-
-
-def _is_stage(module: str) -> bool:
-    """band_split, every attention and feed-forward of every layer, and every mask."""
-    parts = module.split(".")
-    block = len(parts) == 5 and parts[0] == "layers" and parts[3] == "blocks"
-    return module == "band_split" or block or (parts[0] == "mask_estimators" and len(parts) == 2)
 
 
 def _ends(path: Path, modules: list[str]) -> dict[str, str]:
@@ -124,11 +85,6 @@ def _ends(path: Path, modules: list[str]) -> dict[str, str]:
             if node.name.startswith((f"{module}/", f"{module}.")):
                 ends[module] = node.output[0]
     return {module: ends[module] for module in modules if module in ends}
-
-
-def _stride(size: int) -> int:
-    """Odd, so that it falls on every channel in turn."""
-    return max(1, size // _SAMPLES) | 1
 
 
 def _noise(shape: tuple[int, ...]) -> Floats:

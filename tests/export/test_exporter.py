@@ -18,7 +18,7 @@ from oracle import Oracle
 
 from rofo.engines import open_engine
 from rofo.errors import EngineLoadError, OutputWriteError, ParityError, UsageError
-from rofo.export import exporter, onnx_graph, verify
+from rofo.export import exporter, onnx_graph, roformer_graphs, verify
 from rofo.export.cli import main
 from rofo.export.exporter import export
 from rofo.manifest import file_sha256, load_manifest
@@ -44,7 +44,7 @@ def untraced(exported, monkeypatch):
                 change(model.graph)
             onnx.save(model, path)
 
-        monkeypatch.setattr(exporter, "write_onnx", write)
+        monkeypatch.setattr(roformer_graphs, "write_onnx", write)
 
     use()
     return use
@@ -99,7 +99,7 @@ def test_the_report_names_the_files_and_the_stages_are_told(untraced, attempt, t
     assert [path.name for path in report.files] == ["tiny.onnx", "tiny.json"]
     assert all(path.parent == tmp_path / "out" for path in report.files)
     assert report.manifest == load_manifest(report.files[0])
-    assert [stage.split()[0] for stage in stages] == ["reading", "building", "tracing", "running", "running"]
+    assert [stage.split()[0] for stage in stages] == ["reading", "building", "writing", "running", "running"]
 
 
 def test_the_default_output_is_beside_the_checkpoint(untraced, checkpoint, tmp_path):
@@ -168,8 +168,8 @@ def wrong(*_, **__):
 
 
 FAILURES = [
-    ("rofo.export.exporter.write_onnx", disk_full, OutputWriteError),
-    ("rofo.export.exporter.write_onnx", interrupted, KeyboardInterrupt),
+    ("rofo.export.roformer_graphs.write_onnx", disk_full, OutputWriteError),
+    ("rofo.export.roformer_graphs.write_onnx", interrupted, KeyboardInterrupt),
     ("rofo.export.verify.reference", interrupted, KeyboardInterrupt),
     ("rofo.export.verify.verify", wrong, ParityError),
     ("rofo.export.verify.verify", interrupted, KeyboardInterrupt),
@@ -295,7 +295,7 @@ def test_a_graph_that_hums_in_silence_is_refused(untraced, attempt, older):
 
 
 def test_a_network_that_gives_nan_is_refused(untraced, attempt, older, monkeypatch):
-    monkeypatch.setattr(verify, "run_network", lambda network, mix: torch.full((1, 1), torch.nan))
+    monkeypatch.setattr(roformer_graphs, "run_network", lambda network, mix: torch.full((1, 1), torch.nan))
     with pytest.raises(ParityError, match="the network itself gives non-finite samples"):
         attempt()
     assert_untouched(older)
@@ -383,7 +383,7 @@ def refused(run, tmp_path):
         out, err = run(*arguments, status=status)
         assert out == []
         (line,) = [
-            line for line in err if not line.startswith(("reading ", "building ", "tracing ", "running "))
+            line for line in err if not line.startswith(("reading ", "building ", "writing ", "running "))
         ]
         assert sorted(tmp_path.rglob("*")) == before
         assert line.startswith("error: ")

@@ -75,9 +75,6 @@ def test_roformer_variants_are_recognised_by_one_key(key, name):
 @pytest.mark.parametrize(
     ("key", "name"),
     [
-        ("encoder_blocks.0.tfc_tdf.blocks.0.tfc1.2.weight", "TFC-TDF v3 (MDX23C)"),
-        ("encoding_blocks.0.tfc.H.0.0.weight", "MDX-Net (ConvTDFNet)"),
-        ("mid_dense.tfc.H.0.0.weight", "MDX-Net (ConvTDFNet)"),
         ("bsrnn.band_split.norm_fc_modules.0.norm.weight", "Bandit"),
         ("separator.0.time_net.norm.weight", "BSRNN"),
         ("separator_mask.0.band_net.norm.weight", "BS-Mamba2"),
