@@ -35,9 +35,13 @@ types: $(VENV)/ready
 
 check: lint types test
 
-# Speed and memory at full public size; about half an hour on an idle two-core machine.
+# Speed and memory at full public size; an hour on an idle two-core machine. Then README.md's table.
 bench: $(VENV)/ready
-	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m rofo.benchmarks.cpu
+	$(BIN)/python -m rofo.benchmarks.viperx build/bench
+	$(BIN)/rofo-bench speed build/bench/viperx.ckpt --config build/bench/viperx.yaml
+	$(BIN)/rofo-bench scale build/bench/small.ckpt --config build/bench/small.yaml --backend openvino \
+		--precision fp32 --rounds 1 --seconds 180,1800 --batches 1,2,4
+	$(BIN)/rofo-bench report
 	$(MAKE) readme
 
 # Parity and speed of plans, ONNX Runtime and PyTorch on this machine's NVIDIA GPU, for which PyTorch, TensorRT

@@ -1,34 +1,80 @@
-"""`make demo`: export a checkpoint, separate a real mix with the engine, say where the stems are."""
+"""`make demo`: export the demo checkpoint, separate a real mix with the engine, and tell how good that is."""
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
 
 from rofo.benchmarks import viperx
+from rofo.benchmarks.metrics import median_sdr, sdr
+from rofo.benchmarks.picture import write_picture
+from rofo.manifest import load_engine_manifest
 
-MIX = Path(__file__).parent.parent / "checkpoints" / "demo" / "mix.flac"
+Floats = NDArray[np.float32]
+
+DEMO = Path(__file__).parent.parent / "checkpoints" / "demo"
+MIX = DEMO / "mix.flac"
+# The trained model and its yaml; without them the demo runs a model with random weights.
+CHECKPOINT, CONFIG = DEMO / "model.ckpt", DEMO / "model.yaml"
+# What was mixed, in the order of either model's stems: the one it estimates, and the rest.
+TRUTHS = DEMO / "voice.flac", DEMO / "music.flac"
 
 # Small enough for a few seconds on a laptop; the layout, the bands and the path are those of public models.
-SHAPE = {"dim": 64, "depth": 3}
+SHAPE: dict[str, Any] = {"dim": 64, "depth": 3}
 
 
 def main() -> int:
-    """Print the stems' paths; the exit code is that of the first tool that fails."""
+    """Print where to listen; the exit code is that of the first tool that fails."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint, config = viperx.write_checkpoint(folder, viperx.reference_network(**SHAPE), **SHAPE)
-    _say("The demo checkpoint has random weights: it shows the path and the speed, its stems are not music.")
-    engine = checkpoint.with_suffix(".onnx")
-    tools = (
-        ["rofo-export", checkpoint, "--config", config, "--target", "onnx"],
-        ["rofo-run", "--engine", engine, MIX, "--output", folder / "separated"],
-    )
-    for tool in tools:
+    checkpoint, config = _checkpoint(folder)
+    stem = folder / checkpoint.stem
+    options = ["--config", config, "--target", "onnx", "--output", stem]
+    separated = folder / "separated"
+    for tool in (
+        ["rofo-export", checkpoint, *options],
+        ["rofo-run", "--engine", f"{stem}.onnx", MIX, "--output", separated],
+    ):
         command = [str(Path(sys.executable).parent / str(tool[0])), *map(str, tool[1:])]
         _say("$ " + " ".join(map(str, tool)))
         if code := subprocess.run(command, check=False).returncode:
             return code
+    manifest = load_engine_manifest(f"{stem}.onnx")
+    estimates = [separated / MIX.stem / f"{name}.flac" for name in (*manifest.stems, manifest.residual)]
+    tell_quality(dict(zip(estimates, TRUTHS, strict=True)), folder / "spectrograms.svg")
     return 0
+
+
+def tell_quality(pairs: Mapping[Path, Path], picture: Path) -> None:
+    """Print the SDR of separated stems against the true ones, {estimate: truth}, and draw all of them."""
+    mix, rate = _read(MIX)
+    rows = []
+    for file, true_file in pairs.items():
+        (truth, _), (estimate, _) = _read(true_file), _read(file)
+        _say(
+            f"{file.stem}: SDR {sdr(truth, estimate):.2f} dB, median over seconds "
+            f"{median_sdr(truth, estimate, rate):.2f} dB; the mix as it is {sdr(truth, mix):.2f} dB"
+        )
+        rows.append({"mix": mix, f"{file.stem}, separated": estimate, f"{true_file.stem}, true": truth})
+    write_picture(picture, rows, rate)
+    _say(f"Listen to {MIX} and to the stems in {next(iter(pairs)).parent}; look at {picture} in a browser.")
+
+
+def _checkpoint(folder: Path) -> tuple[Path, Path]:
+    if CHECKPOINT.exists():
+        return CHECKPOINT, CONFIG
+    _say("No trained checkpoint yet: random weights show the path and the speed, their stems are not music.")
+    return viperx.write_checkpoint(folder, viperx.reference_network(**SHAPE), **SHAPE)
+
+
+def _read(file: Path) -> tuple[Floats, int]:
+    samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+    return samples.T, rate
 
 
 def _say(text: str) -> None:

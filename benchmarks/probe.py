@@ -1,52 +1,88 @@
-"""One separation in a process of its own, timed from inside: `probe ENGINE SONG BACKEND PRECISION`."""
+"""One song through one contestant, in a process of its own, timed from inside: `probe JOB ANSWER`."""
 
 import json
+import pickle
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rofo import Separator
+from rofo.benchmarks.contestants import Contestant, opened
+from rofo.benchmarks.reference import Source
+from rofo.benchmarks.stopwatch import ENGINE, READ, WRITE, Stopwatch, instrumented
+from rofo.manifest import Manifest, load_engine_manifest
+
+Floats = NDArray[np.float32]
 
 
-class _Timed:
-    """An engine that adds up the seconds spent in it."""
+@dataclass(frozen=True)
+class Job:
+    """A song for a contestant; `stems` is how many are written, None for all."""
 
-    def __init__(self, engine: Any) -> None:
-        self._engine = engine
-        self.batch, self.backend, self.precision = engine.batch, engine.backend, engine.precision
-        self.in_flight, self.healthy = engine.in_flight, engine.healthy
-        self.seconds = 0.0
-
-    def run(self, mix: NDArray[np.float32]) -> NDArray[np.float32]:
-        began = time.perf_counter()
-        stems: NDArray[np.float32] = self._engine.run(mix)
-        self.seconds += time.perf_counter() - began
-        return stems
-
-    def close(self) -> None:
-        self._engine.close()
+    contestant: Contestant
+    source: Source
+    song: Path
+    threads: int
+    stems: int | None = None
 
 
 def main() -> None:
-    """Print the seconds of loading, of separating and of the engine as JSON."""
-    engine, song, backend, precision = sys.argv[1:]
+    """Write seconds of loading, of the first chunk, of the song and of its steps as JSON to ANSWER."""
+    question, answer = map(Path, sys.argv[1:])
+    facts = separate(pickle.loads(question.read_bytes()))
+    answer.write_text(json.dumps(facts), encoding="utf-8")
+
+
+def separate(job: Job) -> dict[str, Any]:
+    """Load, warm up on one chunk, separate; `outside` is the share of the song without the engine at work."""
+    stopwatch = Stopwatch()
     began = time.perf_counter()
-    with Separator(engine, backend=backend, precision=precision) as separator:
-        loaded = time.perf_counter() - began
-        timed = _Timed(separator._engine)
-        separator._loop._engine = timed
+    with opened(job.contestant, job.source, job.threads, instrumented(stopwatch)) as separator:
+        load = time.perf_counter() - began
+        chunk = _quarter_chunk(load_engine_manifest(job.source.engine))
+        first = _warmed_up(separator, *chunk)
+        if job.contestant.compiled:  # which compiles again once the network has filled its caches
+            _warmed_up(separator, *chunk)
+        stopwatch.reset()
         with tempfile.TemporaryDirectory() as folder:
-            done = separator.separate_file(song, folder)
-        outside = 1 - timed.seconds / done.elapsed
-    print(json.dumps({  # noqa: T201 - read by the caller
-        "load": loaded, "separate": done.elapsed, "engine": timed.seconds, "outside_engine": outside,
-        "bf16": float(precision == "bf16"),
-    }))  # fmt: skip
+            done = separator.separate_file(job.song, folder, stems=separator.stems[: job.stems])
+        # Networks of others transform inside: what is counted of ours is a part of them.
+        ours = tuple(stopwatch.seconds) if job.contestant.kind == "rofo" else (READ, ENGINE, WRITE)
+        return {
+            "load": load,
+            "first": first,
+            "elapsed": done.elapsed,
+            "song": done.seconds,
+            "runs": stopwatch.calls[ENGINE],
+            "outside": max(0.0, 1 - stopwatch.seconds[ENGINE] / done.elapsed),
+            "parts": {name: stopwatch.seconds[name] for name in ours},
+            "backend": separator.backend,
+            "precision": separator.precision,
+        }
+
+
+def _quarter_chunk(manifest: Manifest) -> tuple[Floats, int]:
+    """Noise (channels, samples) and its rate: short enough for a single chunk in any scheme."""
+    shape = (manifest.channels, manifest.chunk.samples // 4)
+    return np.random.default_rng(1).uniform(-0.5, 0.5, shape).astype(np.float32), manifest.sample_rate
+
+
+def _warmed_up(separator: Separator, noise: Floats, rate: int) -> float:
+    began = time.perf_counter()
+    separator.separate(noise, rate)
+    return time.perf_counter() - began
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Exception as error:  # noqa: BLE001 - one line for the caller's report
+        from rofo.console import tell
+
+        sys.exit(tell(error, debug=False))

@@ -5,30 +5,52 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rofo.benchmarks.cpu import RESULTS
+from rofo.benchmarks.document import markdown_table
+from rofo.benchmarks.results import Scale, Speed, load
+from rofo.benchmarks.sections import model_line, speed_notes, speed_table
 
 README = Path(__file__).parent.parent / "README.md"
+RESULTS = Path(__file__).parent / "results"
 _BLOCK = re.compile(r"(<!-- cpu results -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
     """Rewrite README.md in place."""
-    README.write_text(filled(README.read_text(encoding="utf-8"), load_results()), encoding="utf-8")
+    README.write_text(filled(README.read_text(encoding="utf-8"), block(RESULTS)), encoding="utf-8")
 
 
-def load_results() -> dict[str, Any]:
-    """The committed figures."""
-    results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return results
-
-
-def filled(text: str, results: dict[str, Any]) -> str:
+def filled(text: str, block: str) -> str:
     """The text with the block between the markers written anew."""
-    block = cpu_table(results)
     found, count = _BLOCK.subn(lambda match: match[1] + block + match[2], text)
     if count != 1:
         raise SystemExit("README.md: the markers <!-- cpu results --> and <!-- end --> must stand there once")
     return found
+
+
+def block(folder: Path) -> str:
+    """The table of `rofo-bench speed` on the seeded public shape, and the memory that songs need."""
+    file = folder / "speed-viperx.json"
+    if not file.exists():
+        # TEMPORARY: until `make bench` was run on an idle machine; then this and cpu.json go.
+        return cpu_table(json.loads((folder / "cpu.json").read_text(encoding="utf-8")))
+    speed, scale = load(file), load(folder / "scale-small.json")
+    assert isinstance(speed, Speed)
+    assert isinstance(scale, Scale)
+    told = ("Seeded weights.", model_line(speed.model), *speed_notes(speed), growth(scale))
+    return f"{markdown_table(speed_table(speed))}\n\n{' '.join(told)}\n"
+
+
+def growth(scale: Scale) -> str:
+    """How the memory of the longest song compares with that of the shortest, in a sentence."""
+    points = sorted(
+        (point for point in scale.points if point.axis == "seconds"), key=lambda point: point.value
+    )
+    short, long = points[0], points[-1]
+    ratio = long.peak_mb.median / short.peak_mb.median
+    return (
+        f"Peak memory of a song of {long.value / 60:g} minutes is {ratio:.2f} times that of one of "
+        f"{short.value / 60:g} (measured on a small network)."
+    )
 
 
 def cpu_table(results: dict[str, Any]) -> str:

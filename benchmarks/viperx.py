@@ -1,8 +1,10 @@
 """A checkpoint of the best-known public shape (BS-Roformer 512 x 12, 8 s chunks), with seeded weights.
 
 Speed and memory do not depend on what the weights are, and public ones carry no licence.
+`python -m rofo.benchmarks.viperx FOLDER` writes viperx.ckpt, and small.ckpt of the same path but few weights.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,17 @@ SAMPLE_RATE = 44100
 CHUNK = 352800
 HOP = 441
 BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
+
+
+SMALL: dict[str, Any] = {"dim": 16, "depth": 1, "heads": 1, "dim_head": 16}
+
+
+def main() -> None:
+    """Write both checkpoints and their yaml."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(folder, reference_network())
+    write_checkpoint(folder, reference_network(**SMALL), name="small", **SMALL)
 
 
 def reference_network(**changes: Any) -> Any:
@@ -21,12 +34,14 @@ def reference_network(**changes: Any) -> Any:
     return BSRoformer(**{**_options(), **changes}).eval()
 
 
-def write_checkpoint(folder: Path, network: Any, **changes: Any) -> tuple[Path, Path]:
+def write_checkpoint(
+    folder: Path, network: Any, *, name: str = "viperx", **changes: Any
+) -> tuple[Path, Path]:
     """The network's state dict and a yaml in the public layout."""
     import torch
     import yaml
 
-    checkpoint, config = folder / "viperx.ckpt", folder / "viperx.yaml"
+    checkpoint, config = folder / f"{name}.ckpt", folder / f"{name}.yaml"
     torch.save(network.state_dict(), checkpoint)
     model = {**_options(), **changes}
     model["freqs_per_bands"] = list(BANDS)
@@ -55,3 +70,7 @@ def _options() -> dict[str, Any]:
         "mask_estimator_depth": 2,
         "zero_dc": True,
     }
+
+
+if __name__ == "__main__":
+    main()

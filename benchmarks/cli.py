@@ -1,0 +1,239 @@
+"""rofo-bench: throughput and parity against PyTorch, as tables and plots."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rofo.console import command_line, note
+
+if TYPE_CHECKING:
+    from rofo.benchmarks.contestants import Choice
+    from rofo.benchmarks.reference import Told
+    from rofo.benchmarks.results import Result
+
+_BACKENDS = ("openvino", "onnxruntime", "onnxruntime-cuda", "tensorrt-rtx", "tensorrt")
+_FILE = click.Path(path_type=Path)
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+def _told(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say what a checkpoint does not, handed over as one."""
+
+    @wraps(command)
+    def call(
+        config: Path | None, n_fft: int | None, stem: str | None, compensate: float | None, **others: Any
+    ) -> None:
+        from rofo.benchmarks.reference import Told
+
+        stems = tuple(stem.split(",")) if stem else None
+        command(told=Told(config, n_fft, stems, compensate), **others)
+
+    for option in (
+        click.option("--compensate", type=float, metavar="GAIN", help="As for rofo-export (MDX-Net)."),
+        click.option("--stem", metavar="NAME,NAME", help="As for rofo-export (MDX-Net)."),
+        click.option(
+            "--n-fft", type=click.IntRange(2), metavar="SAMPLES", help="As for rofo-export (MDX-Net)."
+        ),
+        click.option("--config", type=_FILE, help="MSST yaml of the checkpoint."),
+    ):
+        call = option(call)
+    return call
+
+
+_backend = click.option(
+    "--backend", "backends", multiple=True, type=click.Choice(_BACKENDS), help="Only this; may be repeated."
+)
+_precision = click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Only this; may be repeated.",
+)
+_threads = click.option(
+    "--threads", type=click.IntRange(1), help="Threads of everyone, pinned to cores; default: all cores."
+)
+_rounds = click.option(
+    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Repeats; medians are reported."
+)
+_results = click.option(
+    "--results",
+    type=_FILE,
+    default=Path("benchmarks") / "results",
+    show_default=True,
+    metavar="DIR",
+    help="Folder of the JSON files.",
+)
+
+
+class _SpreadStems(click.Command):
+    """`--stems A B C` as `--stems A --stems B --stems C`, which is what click knows."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's own, of the arguments spread out."""
+        return super().parse_args(ctx, spread_values(args, "--stems"))
+
+
+def spread_values(args: list[str], option: str) -> list[str]:
+    """Every value after `option`, up to the next option, with `option` before it."""
+    spread: list[str] = []
+    values: int | None = None
+    for arg in args:
+        if arg.startswith("-"):
+            values = 0 if arg == option else None
+        elif values is not None:
+            spread += [option] if values else []
+            values += 1
+        spread.append(arg)
+    return spread
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(package_name="rofo")
+def bench() -> None:
+    """Measure engines against PyTorch and other tools, and show what came out."""
+
+
+@bench.command(context_settings=_CONTEXT)
+@click.argument("target", metavar="ENGINE|CHECKPOINT", type=_FILE)
+@_told
+@_backend
+@_precision
+@_threads
+@_rounds
+@click.option(
+    "--chunks", type=click.IntRange(1), default=4, show_default=True, help="Length of the song, in chunks."
+)
+@click.option("--no-compile", is_flag=True, help="Leave out torch.compile, which takes minutes to start.")
+@_results
+def speed(
+    target: Path, told: "Told", backends: tuple[str, ...], precisions: tuple[str, ...],
+    threads: int | None, rounds: int, chunks: int, no_compile: bool, results: Path,
+) -> None:  # fmt: skip
+    """Throughput, load time, memory, and where the time goes.
+
+    Of a CHECKPOINT, against PyTorch and other tools that are installed; an ENGINE has nothing to be compared
+    with but ONNX Runtime.
+    """
+    from rofo.benchmarks.speed import measure_speed
+
+    choice = _choice(backends, precisions, threads, compiled=not no_compile)
+    _finish(measure_speed(target, told, choice, rounds=rounds, chunks=chunks, say=note), results)
+
+
+@bench.command(cls=_SpreadStems, context_settings=_CONTEXT)
+@click.argument("checkpoint", type=_FILE)
+@click.option("--mix", required=True, type=_FILE, help="Song at the model's sample rate.")
+@click.option(
+    "--stems",
+    "truths",
+    multiple=True,
+    metavar="[NAME=]FILE...",
+    help="True stems of the mix, in the order of the model's, the residual last; or by name.",
+)
+@_told
+@_backend
+@_precision
+@_threads
+@_results
+def parity(
+    checkpoint: Path, mix: Path, truths: tuple[str, ...], told: "Told", backends: tuple[str, ...],
+    precisions: tuple[str, ...], threads: int | None, results: Path,
+) -> None:  # fmt: skip
+    """How far engines are from PyTorch, in dB, on a spectrogram and a song; with --stems also in SDR."""
+    from rofo.benchmarks.parity import measure_parity
+
+    choice = _choice(backends, precisions, threads)
+    _finish(measure_parity(checkpoint, told, mix, truths, choice, say=note), results)
+
+
+@bench.command(context_settings=_CONTEXT)
+@click.argument("target", metavar="ENGINE|CHECKPOINT", type=_FILE)
+@_told
+@_backend
+@_precision
+@_threads
+@_rounds
+@click.option(
+    "--seconds", default="10,60,600,3600", show_default=True, metavar="N,N", help="Lengths of songs."
+)
+@click.option("--batches", default="1,2,4", show_default=True, metavar="N,N", help="Chunks at once.")
+@click.option("--thread-counts", metavar="N,N", help="Default: 1, 2, 4, ... up to all cores.")
+@click.option(
+    "--most",
+    type=click.FloatRange(0, min_open=True),
+    default=1800.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Leave out what would take longer.",
+)
+@_results
+def scale(
+    target: Path, told: "Told", backends: tuple[str, ...], precisions: tuple[str, ...],
+    threads: int | None, rounds: int, seconds: str, batches: str, thread_counts: str | None, most: float,
+    results: Path,
+) -> None:  # fmt: skip
+    """How time and memory grow with the song's length, the stems written, the batch and the threads."""
+    from rofo.benchmarks.scale import Values, measure_scale
+
+    choice = _choice(backends, precisions, threads)
+    counts = _whole("--thread-counts", thread_counts) if thread_counts else _doubling(choice.threads)
+    values = Values(_numbers("--seconds", seconds), _whole("--batches", batches), counts, most)
+    _finish(measure_scale(target, told, choice, values, rounds=rounds, say=note), results)
+
+
+@bench.command(context_settings=_CONTEXT)
+@_results
+def report(results: Path) -> None:
+    """Write report.html, report.md and report.json from the results of all runs."""
+    from rofo.benchmarks.report import write_report
+
+    for file in write_report(results):
+        click.echo(file)
+
+
+main = command_line(bench)
+
+
+def _choice(
+    backends: tuple[str, ...], precisions: tuple[str, ...], threads: int | None, *, compiled: bool = False
+) -> "Choice":
+    from rofo.benchmarks.contestants import Choice
+    from rofo.benchmarks.machine import cores
+
+    return Choice(backends, precisions, min(threads or cores(), cores()), compiled)
+
+
+def _finish(result: "Result", folder: Path) -> None:
+    """The table on standard output, the file's name on standard error."""
+    from rofo.benchmarks.document import to_markdown
+    from rofo.benchmarks.results import save
+    from rofo.benchmarks.sections import section
+
+    note(f"{save(result, folder)}: written")
+    click.echo(to_markdown([section(result)]))
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(number) for number in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(0 < number < float("inf") for number in numbers):
+        raise click.UsageError(f"{option} is {text!r}; give numbers above 0, such as 1,2")
+    return numbers
+
+
+def _whole(option: str, text: str) -> tuple[int, ...]:
+    numbers = _numbers(option, text)
+    if any(number != int(number) for number in numbers):
+        raise click.UsageError(f"{option} is {text!r}; give whole numbers, such as 1,2")
+    return tuple(int(number) for number in numbers)
+
+
+def _doubling(most: int) -> tuple[int, ...]:
+    """1, 2, 4, ... and at last `most` itself."""
+    return tuple(sorted({*(1 << n for n in range(most.bit_length())), most}))

@@ -1,0 +1,125 @@
+"""The machine: what it is, what is installed, and what it can do at best."""
+
+import json
+import os
+import pickle
+import platform
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rofo.benchmarks.results import About, LeftOut, Machine
+
+_PACKAGES = (
+    "rofo", "numpy", "openvino", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "torch",
+    "pymss-core", "pymss", "audio-separator",
+)  # fmt: skip
+_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def about(threads: int, left_out: list[LeftOut]) -> About:
+    """The circumstances of a run that ends now."""
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return About(created, _machine(threads), _versions(), tuple(dict.fromkeys(left_out)))
+
+
+def matrix_gflops(precision: str, size: int = 4096) -> float:
+    """GFLOP/s of a large matrix product: PyTorch's, or numpy's (fp32 only) where there is no PyTorch.
+
+    Measured 67 to 97 % of it reached by whole networks, so it is a limit that means something.
+    """
+    multiply = _torch_product(precision, size) if find_spec("torch") else _numpy_product(size)
+    multiply()
+    began = time.perf_counter()
+    for _ in range(3):
+        multiply()
+    return 3 * 2 * size**3 / (time.perf_counter() - began) / 1e9
+
+
+def copy_gb(threads: int, megabytes: int = 256) -> float:
+    """GB/s read and written together, copying arrays far larger than the caches, one part per thread."""
+    source = np.ones((threads, megabytes * 2**17 // threads))
+    target = np.zeros_like(source)
+    with ThreadPoolExecutor(threads) as pool:
+        pairs = list(zip(target, source, strict=True))
+        list(pool.map(lambda pair: np.copyto(*pair), pairs))
+        began = time.perf_counter()
+        for _ in range(3):
+            list(pool.map(lambda pair: np.copyto(*pair), pairs))
+        return 3 * 2 * source.nbytes / (time.perf_counter() - began) / 1e9
+
+
+def main() -> None:
+    """`python -m rofo.benchmarks.machine JOB ANSWER`: the limits, in a process without other threads.
+
+    JOB is (threads, precisions), pickled; a precision that cannot be measured is missing in ANSWER.
+    """
+    question, answer = map(Path, sys.argv[1:])
+    threads, precisions = pickle.loads(question.read_bytes())
+    can = [name for name in precisions if name == "fp32" or find_spec("torch")]
+    found = {"gflops": {name: matrix_gflops(name) for name in can}, "copy_gb": copy_gb(threads)}
+    answer.write_text(json.dumps(found), encoding="utf-8")
+
+
+def _torch_product(precision: str, size: int) -> Any:
+    import torch
+
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    a = torch.randn(size, size).to(kinds[precision])
+    return lambda: a @ a
+
+
+def _numpy_product(size: int) -> Any:
+    a = np.random.default_rng(0).standard_normal((size, size), np.float32)
+    return lambda: a @ a
+
+
+def _machine(threads: int) -> Machine:
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = next((line.split(":")[1].strip() for line in info.splitlines() if "model name" in line), "")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return Machine(
+        processor=model or platform.processor() or platform.machine(),
+        cores=cores(),
+        threads=threads,
+        flags=tuple(flag for flag in _FLAGS if flag in info.split()),
+        memory_gb=round(memory, 1),
+        system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        gpu=_gpu(),
+    )
+
+
+def _gpu() -> str | None:
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")[0]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.strip() or None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    main()

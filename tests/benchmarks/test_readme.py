@@ -1,0 +1,26 @@
+"""README's table is made from the committed results, never typed."""
+
+from pathlib import Path
+
+import pytest
+
+from rofo.benchmarks import readme
+from rofo.benchmarks.results import save
+
+
+def test_readme_shows_the_committed_results() -> None:
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.filled(text, readme.block(readme.RESULTS)) == text, "run `make readme`"
+
+
+def test_readme_without_its_markers_is_refused() -> None:
+    with pytest.raises(SystemExit, match="markers"):
+        readme.filled("no table here", "table")
+
+
+def test_new_results_make_the_table(tmp_path: Path, speed_result, scale_result) -> None:
+    save(speed_result("viperx"), tmp_path)
+    save(scale_result("small"), tmp_path)
+    block = readme.block(tmp_path)
+    assert "| rofo openvino fp32 | 0.5 (0.45-0.55) | 3.2 (2.88-3.52) |" in block
+    assert "Peak memory of a song of 60 minutes is 1.50 times that of one of 1 " in block
