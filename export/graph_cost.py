@@ -13,7 +13,7 @@ _VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Transpose", "S
 
 @dataclass(frozen=True)
 class Cost:
-    """`flop` of the matrix products; bytes of the `weights` and of the tensors that `live` at once at most.
+    """`flop` of products and convolutions; bytes of the `weights`, and of what `live`s at once at most.
 
     `live` counts no temporaries inside a kernel; a builder that fuses more needs less. `sequences` is the
     largest number of sequences times heads that one attention works on.
@@ -58,6 +58,10 @@ class _Shapes:
     def flop(self, node: onnx.NodeProto) -> int:
         if node.op_type == "MatMul":
             return 2 * math.prod(self.of(node.output[0])) * self.of(node.input[0])[-1]
+        if node.op_type in ("Conv", "ConvTranspose"):
+            # Weights begin with the channels of what is made, or of what is spread: the rest is per value.
+            values = node.output[0] if node.op_type == "Conv" else node.input[0]
+            return 2 * math.prod(self.of(values)) * math.prod(self.of(node.input[1])[1:])
         if node.op_type == "Attention":
             q, k, v = (self.of(name) for name in node.input[:3])
             # 3-D inputs hold all heads side by side: the same count.

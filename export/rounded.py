@@ -4,8 +4,8 @@ ONNX Runtime's CPU kernels for fp16 are mostly fp32 kernels between casts, of wh
 meet: an fp16 graph then computes more exactly than it says and does not overflow where it would (version
 1.31 finds 300 x 300 x 0.001 to be 90). For bf16 it has hardly any. So the graph is rewritten: every value
 is float32, and one of a 16-bit type is rounded to it and back wherever an operator computes it. Sums inside
-products stay in float32, as they do in the plan; attention's second product is the exception, see
-`Headroom`.
+products and convolutions stay in float32. So they do in the plan's products, but for attention's second one,
+see `Headroom`; of a convolution the plan does not say what it sums in: only a GPU can tell.
 """
 
 from dataclasses import dataclass

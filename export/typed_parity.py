@@ -23,7 +23,7 @@ MEASURED_ON = "typed graph on the CPU"
 
 _FP16_MAX = 65504.0
 
-# A pure tone at full scale reaches n_fft / 2 in one bin.
+# The least that full-scale noise is scaled to; a pure tone at full scale reaches n_fft / 2 in one bin.
 _LOUDEST = 1000.0
 
 
@@ -52,15 +52,15 @@ def check_typed(path: Path, name: str, options: PlanOptions, wanted: Reference) 
     measured = snr_db(wanted.stems, stems) if np.isfinite(stems).all() else -math.inf
     if measured < MIN_TYPED_DB:
         found = "not finite" if math.isinf(measured) else f"{measured:.1f} dB from the network"
-        raise _refusal(name, options, f"{found} on loud music, the gate is {MIN_TYPED_DB:.0f} dB")
+        raise _refusal(name, options, f"{found} on loud music, the gate is {MIN_TYPED_DB:.0f} dB", at_music)
     noise = _noise(wanted.mix.shape)
     stems, _, at_noise = graph.run(noise)
     if not np.isfinite(stems).all():
-        raise _refusal(name, options, "not finite on full-scale noise")
+        raise _refusal(name, options, "not finite on full-scale noise", at_noise)
     for room in (at_music, at_noise):
         _check_headroom(name, room)
     if wanted.keeps_silence and (graph.run(np.zeros_like(noise))[0] != 0).any():
-        raise _refusal(name, options, "not silent on silence")
+        raise _refusal(name, options, "not silent on silence", at_noise)
     return Parity(options.backend, options.precision, measured, MEASURED_ON)
 
 
@@ -89,7 +89,8 @@ def _ends(path: Path, modules: list[str]) -> dict[str, str]:
 
 def _noise(shape: tuple[int, ...]) -> Floats:
     noise = np.random.default_rng(2025).standard_normal(shape, np.float32)
-    return noise * np.float32(_LOUDEST / np.abs(noise).max())
+    tone = shape[3] - 1  # bins - 1 = n_fft / 2
+    return noise * np.float32(max(_LOUDEST, tone) / np.abs(noise).max())
 
 
 def _check_headroom(name: str, room: Headroom | None) -> None:
@@ -100,12 +101,12 @@ def _check_headroom(name: str, room: Headroom | None) -> None:
         )
 
 
-def _refusal(name: str, options: PlanOptions, what: str) -> ParityError:
+def _refusal(name: str, options: PlanOptions, what: str, room: Headroom | None) -> ParityError:
+    """`room` is what fp16 attention left, None where there is no such attention to be made bf16."""
     cures = {"fp32": "--target onnx", "bf16": "--precision fp32"}
     cure = cures.get(options.precision, "--precision bf16 or fp32")
-    if options.types == "fp16":
-        cure = f"--attention bf16, then {cure}"
+    if room is not None:
+        cure = f"--attention bf16, then {cure}; --diagnose shows the layer"
     return ParityError(
-        f"{name}: in {options.types} it is {what} (measured on the CPU); nothing was written, "
-        f"try {cure}; --diagnose shows the layer"
+        f"{name}: in {options.types} it is {what} (measured on the CPU); nothing was written, try {cure}"
     )

@@ -12,24 +12,43 @@ from dataclasses import dataclass
 _BYTES = {"half": 2, "bf16": 2, "float": 4, "int32": 4, "int64": 8, "bool": 1, "int8": 1, "uint8": 1}
 _NOT_LAUNCHED = {"label", "shape_call", "signal", "wait"}
 _PRODUCTS = {"fully_connected", "batched_gemm", "matmul"}
+_CONVOLUTIONS = {"corrltn", "convolution", "deconvolution"}
+
+# A kernel that the compiler has made itself is named after the steps it is made of: these compute nothing.
+_ONLY_MOVES = re.compile(r"__myl_(Cast|Conc|Move|Repl|Resh|Slic|Tran)+")
+
+# Below this it is a parameter, a sum or a counter.
+_STREAM_BYTES = 100_000
 
 
 @dataclass(frozen=True)
 class Kernel:
     """One launch: `nodes` of the ONNX graph it computes, bytes of all the tensors it names.
 
-    `sums_in` is the type code of a product's accumulator where the program tells, 2 for float32.
+    `types` are those of its larger tensors, weights among them. `sums_in` is the type code of a product's
+    accumulator where the program tells, 2 for float32.
     """
 
     name: str
     nodes: tuple[str, ...]
     bytes: int
+    types: frozenset[str]
     product: bool
+    convolution: bool
     sums_in: int | None
 
     @property
     def fused_attention(self) -> bool:
         return self.name.startswith("_") and "mha" in self.name
+
+    @property
+    def only_moves(self) -> bool:
+        """Whether all it does is to bring a stream into another order or type."""
+        return bool(_ONLY_MOVES.fullmatch(self.name)) and bool(self.types)
+
+    def computes(self, operator: str) -> bool:
+        """Whether it computes a node of an operator, by nodes named .../OPERATOR_n."""
+        return any(re.search(rf"/{operator}_\d+$", node) for node in self.nodes)
 
     @property
     def place(self) -> str:
@@ -40,9 +59,9 @@ class Kernel:
 
 def read_kernels(plan: bytes) -> list[Kernel]:
     """Every kernel of a plan in the order of launch; fails where the text is not what is described above."""
-    sizes = dict(_tensors(_block(plan, b"descriptors")))
+    known = dict(_tensors(_block(plan, b"descriptors")))
     program = plan[plan.index(b"\ndescriptors {") :]
-    kernels = [kernel for line in _block(program, b"main") if (kernel := _kernel(line, sizes))]
+    kernels = [kernel for line in _block(program, b"main") if (kernel := _kernel(line, known))]
     assert kernels, "no kernel found: has the form of the program changed?"
     return kernels
 
@@ -57,21 +76,25 @@ def _tensors(lines: list[str]):
         name, kind = re.search(r' name="([^"]*)"', line), re.search(r" type=(\w+)", line)
         dims = re.search(r" dims=\{([^}]*)\}", line)
         if name and kind:
-            yield name[1], math.prod(map(int, dims[1].split() if dims else [])) * _BYTES[kind[1]]
+            size = math.prod(map(int, dims[1].split() if dims else [])) * _BYTES[kind[1]]
+            yield name[1], (size, kind[1])
 
 
-def _kernel(line: str, sizes: dict[str, int]) -> Kernel | None:
+def _kernel(line: str, known: dict[str, tuple[int, str]]) -> Kernel | None:
     head = re.match(r" *(\w+)=\{ name=\"?([^\"\s]+)", line)
     if head is None or head[1] in _NOT_LAUNCHED:
         return None
     lists = re.findall(r"(?:input|output)(?:_args)?=\{([^}]*)\}", line)
-    tensors = {name for text in lists for name in re.findall(r'"([^"]*)"', text)}
+    names = {name for text in lists for name in re.findall(r'"([^"]*)"', text)}
+    tensors = [known[name] for name in names if name in known]
     sums = re.search(r"accumulation_type=(\d+)", line)
     return Kernel(
         name=head[2],
         nodes=tuple(re.findall(r"\[ONNX Layer: ([^\]]*)\]", line)),
-        bytes=sum(sizes.get(name, 0) for name in tensors),
+        bytes=sum(size for size, _ in tensors),
+        types=frozenset(kind for size, kind in tensors if size > _STREAM_BYTES),
         product=head[1] in _PRODUCTS or "backbone=gemm" in line,
+        convolution=head[1] in _CONVOLUTIONS or "backbone=conv" in line or "backbone=deconv" in line,
         sums_in=int(sums[1]) if sums else None,
     )
 

@@ -112,3 +112,29 @@ def test_large_weights_and_probes(tmp_path):
     wanted = x @ weight.astype(np.float32)
     np.testing.assert_allclose(probed["product"], wanted.ravel()[::7], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(stems, wanted, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_convolutions_take_and_give_16_bits_and_sum_in_32(kind, tmp_path):
+    half = KINDS[kind]
+    rng = np.random.default_rng(2)
+    weight, bias = rng.standard_normal((5, 3, 1, 1)).astype(half), rng.standard_normal(5).astype(half)
+    path = save(
+        tmp_path,
+        [
+            ("Cast", ["mix"], "a", {"to": kind}),
+            ("Conv", ["a", "weight", "bias"], "b", {}),
+            ("Cast", ["b"], "stems", {"to": TensorProto.FLOAT}),
+        ],
+        [("weight", weight), ("bias", bias)],
+    )
+    x = mix(100.0)
+    stems, _, _ = RoundedGraph(path).run(x)
+    exact = np.einsum(
+        "oc,bcft->boft", weight[:, :, 0, 0].astype(np.float64), x.astype(half).astype(np.float64)
+    )
+    exact += bias.astype(np.float64)[:, None, None]
+    # Half a step of the type, and float32's own sum.
+    step = np.spacing(np.abs(exact).astype(half)).astype(np.float64)
+    assert (np.abs(stems - exact) <= 0.51 * step).all()
+    np.testing.assert_array_equal(stems, stems.astype(half).astype(np.float32))
