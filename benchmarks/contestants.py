@@ -77,7 +77,12 @@ def pytorch(source: Source, manifest: Manifest, choice: Choice) -> list[Contesta
     if manifest.architecture not in PYTORCH:
         return [original(source)]
     devices = dict.fromkeys("cuda" if backend in _ON_GPU else "cpu" for backend in choice.backends or ("",))
-    ways = [Setting(precision, device, compiled) for device in devices for precision, compiled in _PYTORCH]
+    ways = [
+        Setting(precision, device, compiled)
+        for device in devices
+        for precision, compiled in _PYTORCH
+        if precision != "fp16" or device == "cuda"  # emulated on processors: a product took over 9 minutes
+    ]
     kind = PYTORCH[manifest.architecture]
     return [_pytorch(setting, kind) for setting in ways if setting.eager or choice.wants(setting)]
 

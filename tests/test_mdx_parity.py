@@ -12,8 +12,10 @@ from plain_demix import demix
 from plain_schemes import kuielab, mdx_c, mvsep, uvr_mdx
 
 from rofo import Separator
+from rofo.errors import UsageError
 from rofo.export.config import Facts
 from rofo.export.exporter import export
+from rofo.export.plan import PlanOptions
 
 RATE = 44100
 # The hop of every MDX-Net is 1024: an .onnx file cannot say another one.
@@ -142,3 +144,26 @@ def test_kuielabs_mixer(tmp_path: Path) -> None:
         return (matrix.numpy() @ np.concatenate([*parts, mix])).reshape(4, 2, -1)
 
     assert_parity(file, wanted, [1, 2000, 5001], tuple(sizes))
+
+
+def test_plans_are_built_and_measured_for_both_families(
+    tmp_path: Path, onnx_file: tuple[ConvOracle, Path]
+) -> None:
+    mdx23c, config = TfcOracle().write(tmp_path)
+    given = Facts(n_fft=2048, stems=("vocals",))
+    for path, options in ((onnx_file[1], {"facts": given}), (mdx23c, {"config": config})):
+        report = export(path, output=tmp_path / "plan", onnx=False, plan=PlanOptions(batch=2), **options)
+        (entry,), (parity,) = report.manifest.engines, report.manifest.parity
+        assert (entry.backend, entry.precision, entry.batch) == ("tensorrt-rtx", "fp16", 2)
+        assert (parity.precision, parity.measured_on) == ("fp16", "typed graph on the CPU")
+        assert parity.snr_db > 45
+
+
+def test_what_only_roformers_have_is_refused(tmp_path: Path) -> None:
+    path, config = TfcOracle().write(tmp_path)
+    for options, pattern in (
+        (PlanOptions(attention="bf16"), "--attention is for Roformers"),
+        (PlanOptions(diagnose=True), "--diagnose is for Roformers"),
+    ):
+        with pytest.raises(UsageError, match=pattern):
+            export(path, config=config, onnx=False, plan=options, check=False)
