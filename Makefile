@@ -39,6 +39,10 @@ check: lint types test
 bench: $(VENV)/ready
 	$(BIN)/python -m rofo.benchmarks.viperx build/bench
 	$(BIN)/rofo-bench speed build/bench/viperx.ckpt --config build/bench/viperx.yaml
+	$(BIN)/python -m rofo.benchmarks.mdx_shapes build/bench
+	$(BIN)/rofo-bench speed build/bench/kim.ckpt --no-compile --chunks 1
+	$(BIN)/rofo-bench speed build/bench/mdx23c.ckpt --config build/bench/mdx23c.yaml --no-compile --chunks 1 \
+		--precision fp32
 	$(BIN)/rofo-bench scale build/bench/small.ckpt --config build/bench/small.yaml --backend openvino \
 		--precision fp32 --rounds 1 --seconds 180,1800 --batches 1,2,4
 	$(BIN)/rofo-bench report

@@ -28,16 +28,27 @@ def filled(text: str, block: str) -> str:
 
 
 def block(folder: Path) -> str:
-    """The table of `rofo-bench speed` on the seeded public shape, and the memory that songs need."""
+    """The tables of `rofo-bench speed` on the seeded public shapes that were measured."""
+    convolutional = [folder / f"speed-{name}.json" for name in ("kim", "mdx23c")]
+    return "\n".join([_viperx(folder), *(_seeded(file) for file in convolutional if file.exists())])
+
+
+def _seeded(file: Path) -> str:
+    speed = load(file)
+    assert isinstance(speed, Speed)
+    notes = ("Seeded weights.", model_line(speed.model), *speed_notes(speed))
+    return f"{markdown_table(speed_table(speed))}\n\n{' '.join(notes)}\n"
+
+
+def _viperx(folder: Path) -> str:
+    """With the memory that songs need."""
     file = folder / "speed-viperx.json"
     if not file.exists():
         # TEMPORARY: until `make bench` was run on an idle machine; then this and cpu.json go.
         return cpu_table(json.loads((folder / "cpu.json").read_text(encoding="utf-8")))
-    speed, scale = load(file), load(folder / "scale-small.json")
-    assert isinstance(speed, Speed)
+    scale = load(folder / "scale-small.json")
     assert isinstance(scale, Scale)
-    told = ("Seeded weights.", model_line(speed.model), *speed_notes(speed), growth(scale))
-    return f"{markdown_table(speed_table(speed))}\n\n{' '.join(told)}\n"
+    return f"{_seeded(file).rstrip()} {growth(scale)}\n"
 
 
 def growth(scale: Scale) -> str:

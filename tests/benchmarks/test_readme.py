@@ -24,3 +24,15 @@ def test_new_results_make_the_table(tmp_path: Path, speed_result, scale_result) 
     block = readme.block(tmp_path)
     assert "| rofo openvino fp32 | 0.5 (0.45-0.55) | 3.2 (2.88-3.52) |" in block
     assert "Peak memory of a song of 60 minutes is 1.50 times that of one of 1 " in block
+
+
+def test_convolutional_shapes_follow_where_they_were_measured(
+    tmp_path: Path, speed_result, scale_result
+) -> None:
+    save(speed_result("viperx"), tmp_path)
+    save(scale_result("small"), tmp_path)
+    alone = readme.block(tmp_path)
+    save(speed_result("mdx23c"), tmp_path)
+    block = readme.block(tmp_path)
+    assert block.startswith(alone)
+    assert block.count("| rofo openvino fp32 |") == 2
