@@ -4,13 +4,11 @@ Its definition is written out as kuielab's code and UVR's have it, and shares no
 exported: spectrograms as (batch, 4, bins, frames), turned before and after the U-net, every layer on its own.
 """
 
-from collections.abc import Callable
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -109,23 +107,3 @@ class AsEngine(nn.Module):
         out = self.network(packed) * self.compensate
         full = nn.functional.pad(out, (0, 0, 0, bins - self.dim_f))
         return full.reshape(batch, -1, channels, 2, bins, frames).permute(0, 1, 2, 5, 4, 3)
-
-
-def through_torch(
-    network: Callable[[Tensor], Tensor], chunk: Floats, n_fft: int, hop: int, dim_f: int
-) -> Floats:
-    """torch's STFT, channels L.re, L.im, R.re, R.im by bins by frames, `network`, and back.
-
-    chunk (channels, samples) -> (stems, channels, samples), in the device's float32.
-    """
-    channels, samples = chunk.shape
-    window, bins = torch.hann_window(n_fft), n_fft // 2 + 1
-    with torch.inference_mode():
-        spectra = torch.stft(torch.from_numpy(chunk), n_fft, hop, window=window, return_complex=True)
-        packed = torch.view_as_real(spectra).permute(0, 3, 1, 2).reshape(1, 2 * channels, bins, -1)
-        out = network(packed[:, :, :dim_f].clone())
-        full = torch.cat((out, torch.zeros(*out.shape[:2], bins - dim_f, out.shape[3])), dim=2)
-        pairs = full.reshape(-1, 2, bins, out.shape[3])
-        stems = torch.istft(torch.complex(pairs[:, 0], pairs[:, 1]), n_fft, hop, window=window)
-    out_samples: Floats = stems.reshape(-1, channels, samples).numpy()
-    return out_samples

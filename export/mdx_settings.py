@@ -5,6 +5,7 @@ from typing import Any
 
 from rofo.export.mdx_config import ConvTdfConfig, TfcTdfConfig, elu_alpha, norm_groups
 from rofo.export.mdx_shapes import ConvTdfShapes, TfcTdfShapes
+from rofo.text import short
 
 _NO_STATISTICS = "its BatchNorms have no running_mean and running_var, only what was trained"
 
@@ -48,7 +49,7 @@ def tfc_tdf_contradictions(told: Mapping[str, Any], shapes: TfcTdfShapes) -> lis
     problems += _norm_problems(model.get("norm"), shapes)
     act = model.get("act", "gelu")
     if act not in ("gelu", "relu") and elu_alpha(str(act)) is None:
-        problems.append(f"act is {_short(act)}, known are gelu, relu and eluA with a number A")
+        problems.append(f"act is {short(act)}, known are gelu, relu and eluA with a number A")
     unknown = sorted(str(name) for name in model if name not in (*_OF_WEIGHTS, *_OTHERS))
     return problems + ([f"unknown model options {', '.join(unknown)}"] if unknown else [])
 
@@ -103,7 +104,7 @@ def _conv_tdf_claims(shapes: ConvTdfShapes) -> dict[str, Any]:
 
 def _differences(told: Mapping[str, Any], true: Mapping[str, Any]) -> list[str]:
     return [
-        f"{name} is {_short(told[name])} but {value} in the weights"
+        f"{name} is {short(told[name])} but {value} in the weights"
         for name, value in true.items()
         if name in told and told[name] != value
     ]
@@ -121,7 +122,7 @@ def _section(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _sub_band_problems(audio: Mapping[str, Any], model: Mapping[str, Any], shapes: TfcTdfShapes) -> list[str]:
     channels = audio.get("num_channels", 2)
     if channels not in (1, 2) or shapes.inputs % (2 * channels):
-        return [f"num_channels is {_short(channels)} but the weights have {shapes.inputs} inputs"]
+        return [f"num_channels is {short(channels)} but the weights have {shapes.inputs} inputs"]
     subbands = shapes.inputs // (2 * channels)
     problems = _differences(model, {"num_subbands": subbands})
     return problems + _differences(audio, {"dim_f": subbands * shapes.sub_bins})
@@ -131,12 +132,7 @@ def _norm_problems(norm: Any, shapes: TfcTdfShapes) -> list[str]:
     if norm is None:
         return []
     if norm not in ("InstanceNorm", "BatchNorm") and norm_groups(str(norm)) is None:
-        return [f"norm is {_short(norm)}, known are InstanceNorm, BatchNorm and GroupNormN with a number N"]
+        return [f"norm is {short(norm)}, known are InstanceNorm, BatchNorm and GroupNormN with a number N"]
     if norm == "BatchNorm" and shapes.norm is None:
         return [_NO_STATISTICS]
     return [] if shapes.norm in (None, norm) else [f"norm is {norm} but {shapes.norm} in the weights"]
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -6,6 +6,7 @@ from typing import Any
 from rofo.export.band_layout import Layout
 from rofo.export.settings import Settings
 from rofo.export.shapes import Shapes
+from rofo.text import short
 
 # What the network's class takes but training, a faster kernel or nothing at all uses.
 _WITHOUT_EFFECT = frozenset(
@@ -85,7 +86,7 @@ class Section:
         if value is None:
             return None
         if not good:
-            self.problems.append(f"{self.name}.{key} is {_short(value)}, not {what}")
+            self.problems.append(f"{self.name}.{key} is {short(value)}, not {what}")
             return None
         return value
 
@@ -129,7 +130,7 @@ def check_layout(config: Mapping[str, Any], layout: Layout, problems: list[str])
         problems.append(f"stereo is {stereo} but the weights are for {layout.channels} channels")
     said, true = model.values.get("freqs_per_bands"), [count for _, count in layout.bands]
     if layout.rate is None and said is not None and said != true:
-        problems.append(f"freqs_per_bands is {_short(said)} but {_short(true)} in the weights")
+        problems.append(f"freqs_per_bands is {short(said)} but {short(true)} in the weights")
 
 
 def _check_options(model: Section, shapes: Shapes) -> None:
@@ -138,7 +139,7 @@ def _check_options(model: Section, shapes: Shapes) -> None:
     for option in sorted(set(claims) & set(model.values)):
         said, true = model.values[option], claims[option]
         if said is not None and said != true:
-            model.problems.append(f"{option} is {_short(said)} but {true} in the weights")
+            model.problems.append(f"{option} is {short(said)} but {true} in the weights")
     on = [name for name, off in _MUST_BE_OFF.items() if model.values.get(name, off) not in (off, None)]
     model.problems.extend(f"{name} is not supported" for name in on)
     unknown = sorted(set(model.values) - set(claims) - _READ - _WITHOUT_EFFECT - set(_MUST_BE_OFF))
@@ -187,8 +188,3 @@ def _check_window(model: Section, n_fft: int | None) -> None:
         model.problems.append(
             f"stft_win_length {window} differs from stft_n_fft {size}, which is not supported"
         )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -21,7 +21,7 @@ _SCOPES = "pkg.torch.onnx.name_scopes"  # modules from the outermost inwards, th
 
 # Above this, weights go into a file of their own: protobuf ends at 2 GB, and for a 640 MB model one file
 # costs 2.9 GB of memory to write, two cost 1.0 GB and let the runtime map the weights.
-_INLINE_BYTES = 64 << 20
+INLINE_BYTES = 64 << 20
 
 
 def write_onnx(network: nn.Module, shape: tuple[int, ...], path: Path, *, typed: bool = False) -> Path | None:
@@ -44,7 +44,7 @@ def save_onnx(model: onnx_ir.Model, path: Path, shape: tuple[int, ...]) -> Path 
     breaks the contract.
     """
     _forget_origin(model)
-    data = path.with_name(path.name + ".data") if _weight_bytes(model) > _INLINE_BYTES else None
+    data = path.with_name(path.name + ".data") if _weight_bytes(model) > INLINE_BYTES else None
     onnx_ir.save(model, path, external_data=data.name if data else None)
     _check(path, shape)
     return data

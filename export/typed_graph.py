@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from rofo.export.networks.form import Precision
+from rofo.export.onnx_graph import INLINE_BYTES
 
 _FLOAT = TensorProto.FLOAT
 _STORED: dict[Precision, tuple[int, Any]] = {
@@ -34,9 +35,6 @@ _MOVES = {
 
 # These do the same to every place, or take a constant per channel or per bin.
 _PLACEWISE = {"Add", "Elu", "Gelu", "LeakyRelu", "Mul", "Relu", "Sub"}
-
-# Above this, weights go into a file of their own: protobuf ends at 2 GB.
-_INLINE_BYTES = 64 << 20
 
 # fp16 ends at 65504, and a full-scale tone of 4096 times a stream of 30 is beyond it. A 64th has room for
 # 4 million, and loses nothing above 0.004. It is a power of two: no rounding changes, nor does bf16.
@@ -57,7 +55,7 @@ def type_graph(source: Path, target: Path, precision: Precision) -> Path | None:
             onnx.load(source, load_external_data=False)
         ).graph.value_info
         typed = _Rewriter(typed, shapes, precision).model()
-    large = sum(len(tensor.raw_data) for tensor in typed.graph.initializer) > _INLINE_BYTES
+    large = sum(len(tensor.raw_data) for tensor in typed.graph.initializer) > INLINE_BYTES
     data = target.with_name(f"{target.name}.data") if large else None
     onnx.save(typed, target, save_as_external_data=large, location=data.name if data else None)
     onnx.checker.check_model(target)

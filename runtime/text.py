@@ -6,6 +6,12 @@ def one_line(error: BaseException, most: int | None = None) -> str:
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
+def short(value: object) -> str:
+    """A value as Python writes it, cut to 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def printable(text: str) -> str:
     """The text with everything escaped that would end the line, move the cursor or cannot be encoded."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

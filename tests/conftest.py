@@ -1,6 +1,6 @@
 """Engines for tests: hand-made graphs that need no torch, and one export of a tiny seeded network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import onnx
 import onnx.helper
 import pytest
 
+from rofo import Separator
 from rofo.manifest import Chunk, EngineFile, Manifest, OverlapAdd, Parity, Source, Stft, file_sha256
 
 FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
@@ -176,6 +177,24 @@ def exported(checkpoint: tuple[Path, Path], tmp_path_factory: pytest.TempPathFac
         return made[batch]
 
     return engine
+
+
+@pytest.fixture(scope="module")
+def opened(make_engine: Callable[..., Path]) -> Iterator[Callable[..., Separator]]:
+    """Separators by the arguments of `make_engine`, each opened once."""
+    made: dict[tuple[object, ...], Separator] = {}
+
+    def get(
+        kind: str = "level", *, backend: str = "onnxruntime", threads: int | None = None, **options: object
+    ) -> Separator:
+        key = (kind, backend, threads, *sorted(options.items()))
+        if key not in made:
+            made[key] = Separator(make_engine(kind, **options), backend=backend, threads=threads)
+        return made[key]
+
+    yield get
+    for separator in made.values():
+        separator.close()
 
 
 @pytest.fixture(scope="session")

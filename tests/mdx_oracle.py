@@ -1,6 +1,7 @@
 """The convolutional families, seeded: the benchmarks' plain MDX-Net, TFC-TDF v3 from pymss-core."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import yaml
 from pymss_core.modules.mdx23c_tfc_tdf_v3 import TFC_TDF_net
 from torch import Tensor, nn
 
-from rofo.benchmarks.conv_tdf_net import ConvTdfNet, through_torch
+from rofo.benchmarks.conv_tdf_net import ConvTdfNet
 from rofo.export.onnx_graph import write_onnx as write_contract
 from rofo.manifest import Stft
 from rofo.spectrogram import Spectrogram
@@ -81,18 +82,18 @@ class ConvOracle:
             packed[:, :, :zero_bins] = 0
             return network(packed) * compensate
 
-        return through_torch(stems, chunk, hyper["n_fft"], hyper["hop_length"], hyper["dim_f"])
+        return _through_torch(stems, chunk, hyper["n_fft"], hyper["hop_length"], hyper["dim_f"])
 
 
-def write_onnx(network: nn.Module, path: Path, dim_f: int, dim_t: int, dim_c: int = 4) -> None:
-    """`network` as MDX-Net's .onnx files are published: opset 13, only the batch is dynamic."""
+def write_onnx(network: nn.Module, path: Path, dim_f: int, dim_t: int, **options: object) -> None:
+    """`network` as MDX-Net's .onnx files are published, but for `options`: opset 13, dynamic batch only."""
+    names = {"input_names": ["input"], "output_names": ["output"]}
     axes = {name: {0: "batch"} for name in ("input", "output")}
+    usual = {"opset_version": 13, "dynamic_axes": axes, **names}
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # that exporter is deprecated
-        torch.onnx.export(
-            network.eval(), (torch.zeros(1, dim_c, dim_f, dim_t),), path, dynamo=False, opset_version=13,
-            input_names=["input"], output_names=["output"], dynamic_axes=axes,
-        )  # fmt: skip
+        example = (torch.zeros(1, 4, dim_f, dim_t),)
+        torch.onnx.export(network.eval(), example, path, dynamo=False, **{**usual, **options})
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,25 @@ def through_engines(network: nn.Module, mix: Tensor, folder: Path) -> dict[str, 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     feed = {"mix": mix.numpy()}
     return {"openvino": compiled(feed)["stems"], "onnxruntime": session.run(["stems"], feed)[0]}
+
+
+def _through_torch(
+    network: Callable[[Tensor], Tensor], chunk: np.ndarray, n_fft: int, hop: int, dim_f: int
+) -> np.ndarray:
+    """torch's STFT, channels L.re, L.im, R.re, R.im by bins by frames, `network`, and back.
+
+    chunk (channels, samples) -> (stems, channels, samples), in the device's float32.
+    """
+    channels, samples = chunk.shape
+    window, bins = torch.hann_window(n_fft), n_fft // 2 + 1
+    with torch.inference_mode():
+        spectra = torch.stft(torch.from_numpy(chunk), n_fft, hop, window=window, return_complex=True)
+        packed = torch.view_as_real(spectra).permute(0, 3, 1, 2).reshape(1, 2 * channels, bins, -1)
+        out = network(packed[:, :, :dim_f].clone())
+        full = torch.cat((out, torch.zeros(*out.shape[:2], bins - dim_f, out.shape[3])), dim=2)
+        pairs = full.reshape(-1, 2, bins, out.shape[3])
+        stems = torch.istft(torch.complex(pairs[:, 0], pairs[:, 1]), n_fft, hop, window=window)
+    return stems.reshape(-1, channels, samples).numpy()
 
 
 def _attributes(sections: dict[str, Any]) -> SimpleNamespace:

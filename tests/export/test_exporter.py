@@ -117,7 +117,7 @@ def test_a_new_export_replaces_an_older_one(untraced, attempt, older):
 
 
 def test_large_weights_go_to_a_file_of_their_own(exported, checkpoint, tmp_path, monkeypatch, snr_db):
-    monkeypatch.setattr(onnx_graph, "_INLINE_BYTES", 1000)
+    monkeypatch.setattr(onnx_graph, "INLINE_BYTES", 1000)
     sizes = []
     for _ in range(2):  # a second time over the first: saving must not append
         report = export(checkpoint[0], config=checkpoint[1], output=tmp_path / "tiny", check=False)

@@ -1,6 +1,5 @@
 """Surgery on an MDX-Net's .onnx file: the engine gives what the file itself gives, packed and unpacked."""
 
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from mdx_oracle import ConvOracle
+from mdx_oracle import ConvOracle, write_onnx
 from onnx import helper, numpy_helper
 from torch import nn
 
@@ -25,20 +24,10 @@ BINS = N_FFT // 2 + 1
 MIN_DB = 110.0
 MAKER = "/home/someone/train.py"
 
-BATCH = {name: {0: "batch"} for name in ("input", "output")}
 FRAMES = {name: {0: "batch", 3: "frames"} for name in ("input", "output")}
 PRESERVED = {"training": torch.onnx.TrainingMode.PRESERVE, "do_constant_folding": False}
 
 Snr = Callable[[np.ndarray, np.ndarray], float]
-
-
-def publish(network: nn.Module, path: Path, **options: object) -> None:
-    """An .onnx file as UVR's were made, but for `options`."""
-    usual = {"opset_version": 13, "dynamic_axes": BATCH, "input_names": ["input"], "output_names": ["output"]}
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # that exporter is deprecated
-        example = (torch.zeros(1, 4, DIM_F, DIM_T),)
-        torch.onnx.export(network.eval(), example, path, dynamo=False, **{**usual, **options})
 
 
 class Unturned(nn.Module):
@@ -176,7 +165,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], MdxGraph]:
             made_of, options, change = FILES[name]
             path = tmp_path_factory.mktemp("published") / "net.onnx"
             network = ConvOracle(made_of).network() if isinstance(made_of, dict) else made_of()
-            publish(network, path, **options)
+            write_onnx(network, path, DIM_F, DIM_T, **options)
             if change is not None:
                 change(path)
             made[name] = read_mdx_onnx(path)
@@ -381,7 +370,7 @@ def test_what_the_file_fixes_cannot_be_chosen(read: Callable[[str], MdxGraph], t
 def test_large_weights_lie_beside_the_engine(
     read: Callable[[str], MdxGraph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snr_db: Snr
 ) -> None:
-    monkeypatch.setattr(onnx_graph, "_INLINE_BYTES", 1000)
+    monkeypatch.setattr(onnx_graph, "INLINE_BYTES", 1000)
     graph, path = read("public"), tmp_path / "engine.onnx"
     options = {"batch": 1, "frames": DIM_T, "n_fft": N_FFT, "zero_bins": 3, "compensate": 1.035}
     assert write_contract(graph, path, **options) == tmp_path / "engine.onnx.data"

@@ -123,7 +123,7 @@ def test_types(make: Callable[[], Case], precision: Precision, tmp_path: Path) -
 
 
 def test_large_weights_lie_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(typed_graph, "_INLINE_BYTES", 1000)
+    monkeypatch.setattr(typed_graph, "INLINE_BYTES", 1000)
     case = tfc_tdf()
     plain, target = case.write(tmp_path), tmp_path / "typed" / "typed.onnx"
     target.parent.mkdir()

@@ -21,22 +21,6 @@ GEN = CHUNK - N_FFT
 LENGTHS = [0, 1, N_FFT // 2, GEN - 1, GEN, GEN + 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * GEN, 30_001]
 
 
-@pytest.fixture(scope="module")
-def opened(make_engine):
-    """Separators by the arguments of `make_engine`, each opened once."""
-    made = {}
-
-    def get(kind="level", **options):
-        key = (kind, *sorted(options.items()))
-        if key not in made:
-            made[key] = Separator(make_engine(kind, **options), backend="onnxruntime")
-        return made[key]
-
-    yield get
-    for separator in made.values():
-        separator.close()
-
-
 @pytest.fixture
 def rewritten(make_engine):
     """An engine whose manifest names another scheme; the path of the engine."""

@@ -5,26 +5,10 @@ import threading
 import numpy as np
 import pytest
 
-from rofo import AudioReadError, CancelledError, EngineOutputError, Separator, UsageError
+from rofo import AudioReadError, CancelledError, EngineOutputError, UsageError
 from rofo.manifest import SCHEMES
 
 RATE, CHUNK = 44100, 4000
-
-
-@pytest.fixture(scope="module")
-def opened(make_engine):
-    """Separators by the arguments of `make_engine`, each opened once."""
-    made = {}
-
-    def get(kind="level", **options):
-        key = (kind, *sorted(options.items()))
-        if key not in made:
-            made[key] = Separator(make_engine(kind, **options), backend="onnxruntime")
-        return made[key]
-
-    yield get
-    for separator in made.values():
-        separator.close()
 
 
 @pytest.fixture

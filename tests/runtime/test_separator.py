@@ -31,19 +31,9 @@ BACKENDS = ["openvino", "onnxruntime"]
 
 
 @pytest.fixture(scope="module")
-def opened(make_engine):
-    """Separators by the arguments of `make_engine`, each opened once."""
-    made = {}
-
-    def get(kind="half", *, backend="onnxruntime", threads=None, **options):
-        key = (kind, backend, threads, *sorted(options.items()))
-        if key not in made:
-            made[key] = Separator(make_engine(kind, **options), backend=backend, threads=threads)
-        return made[key]
-
-    yield get
-    for separator in made.values():
-        separator.close()
+def opened(opened):
+    """Separators as elsewhere, of a graph that passes the mix on unless a test asks for another."""
+    return lambda kind="half", **options: opened(kind, **options)
 
 
 @pytest.fixture(scope="module")
