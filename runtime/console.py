@@ -41,11 +41,12 @@ def debugging() -> bool:
 def command_line(command: click.Command) -> "ToolCommand":
     """Turn a click command into a console script that reports errors in one line.
 
-    Adds --debug, which shows the traceback of an error.
+    Adds --debug, to subcommands as well, which shows the traceback of an error.
     """
-    command.params.append(
-        click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error.")
-    )
+    subcommands = command.commands.values() if isinstance(command, click.Group) else ()
+    explained = "Show the traceback of an error."
+    for part in (command, *subcommands):
+        part.params.append(click.Option(["--debug"], is_flag=True, expose_value=False, help=explained))
     return ToolCommand(command)
 
 

@@ -44,6 +44,12 @@ def test_exit_codes(arguments, code, told, capsys, tmp_path, monkeypatch):
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize("arguments", [("--debug", "speed", "none.plan"), ("speed", "none.plan", "--debug")])
+def test_debug_shows_the_traceback_wherever_it_stands(arguments, capsys):
+    assert run(*arguments) == 4
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_help_lists_the_commands(capsys):
     assert run("--help") == 0
     shown = capsys.readouterr().out
