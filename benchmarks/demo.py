@@ -4,13 +4,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from rofo.benchmarks import viperx
 from rofo.benchmarks.metrics import median_sdr, sdr
 from rofo.benchmarks.picture import write_picture
 from rofo.manifest import load_engine_manifest
@@ -19,25 +17,20 @@ Floats = NDArray[np.float32]
 
 DEMO = Path(__file__).parent.parent / "checkpoints" / "demo"
 MIX = DEMO / "mix.flac"
-# The trained model and its yaml; without them the demo runs a model with random weights.
 CHECKPOINT, CONFIG = DEMO / "model.ckpt", DEMO / "model.yaml"
-# What was mixed, in the order of either model's stems: the one it estimates, and the rest.
+# What was mixed, in the order of the model's stems: the one it estimates, and the rest.
 TRUTHS = DEMO / "voice.flac", DEMO / "music.flac"
-
-# Small enough for a few seconds on a laptop; the layout, the bands and the path are those of public models.
-SHAPE: dict[str, Any] = {"dim": 64, "depth": 3}
 
 
 def main() -> int:
     """Print where to listen; the exit code is that of the first tool that fails."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint, config = _checkpoint(folder)
-    stem = folder / checkpoint.stem
-    options = ["--config", config, "--target", "onnx", "--output", stem]
+    stem = folder / CHECKPOINT.stem
+    options = ["--config", CONFIG, "--target", "onnx", "--output", stem]
     separated = folder / "separated"
     for tool in (
-        ["rofo-export", checkpoint, *options],
+        ["rofo-export", CHECKPOINT, *options],
         ["rofo-run", "--engine", f"{stem}.onnx", MIX, "--output", separated],
     ):
         command = [str(Path(sys.executable).parent / str(tool[0])), *map(str, tool[1:])]
@@ -63,13 +56,6 @@ def tell_quality(pairs: Mapping[Path, Path], picture: Path) -> None:
         rows.append({"mix": mix, f"{file.stem}, separated": estimate, f"{true_file.stem}, true": truth})
     write_picture(picture, rows, rate)
     _say(f"Listen to {MIX} and to the stems in {next(iter(pairs)).parent}; look at {picture} in a browser.")
-
-
-def _checkpoint(folder: Path) -> tuple[Path, Path]:
-    if CHECKPOINT.exists():
-        return CHECKPOINT, CONFIG
-    _say("No trained checkpoint yet: random weights show the path and the speed, their stems are not music.")
-    return viperx.write_checkpoint(folder, viperx.reference_network(**SHAPE), **SHAPE)
 
 
 def _read(file: Path) -> tuple[Floats, int]:

@@ -1,7 +1,13 @@
-"""Turn a run of train.py into the committed files: model.ckpt, model.yaml, loss.svg and results.json."""
+"""Turn a run of train.py into the committed files: model.ckpt, model.yaml, loss.svg and results.json.
+
+The results are those of the engine that rofo-export makes of the two, joined as rofo-run joins it.
+"""
 
 import json
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,8 +18,10 @@ from torch import Tensor
 
 from rofo.checkpoints.demo.curve import curve
 from rofo.checkpoints.demo.data import SAMPLE_RATE, Samples
-from rofo.checkpoints.demo.measure import mean_of, measured, measured_mixes
-from rofo.checkpoints.demo.network import CHUNK, SHAPE, Roformer
+from rofo.checkpoints.demo.measure import Separate, mean_of, measured, measured_mixes
+from rofo.checkpoints.demo.network import CHUNK, SHAPE
+from rofo.export.exporter import export
+from rofo.separator import Separator
 
 HERE: Final = Path(__file__).parent
 
@@ -41,6 +49,16 @@ def committed_mix() -> tuple[Samples, Samples]:
     return voice, music
 
 
+@contextmanager
+def exported(folder: Path) -> Iterator[Separate]:
+    """What the engine of model.ckpt and model.yaml in `folder` takes for the voice."""
+    with tempfile.TemporaryDirectory() as work:
+        engine = Path(work) / "model"
+        export(folder / "model.ckpt", config=folder / "model.yaml", output=engine)
+        with Separator(engine.with_suffix(".onnx"), precision="fp32") as separator:
+            yield lambda mix: separator.separate(mix, SAMPLE_RATE, stems=["voice"])["voice"]
+
+
 def finish(run: Path, cache: Path, output: Path) -> None:
     """Write the averaged weights of a run and their yaml, measure them as written, draw the curve."""
     state = torch.load(run / "last.pt", map_location="cpu", weights_only=True)
@@ -52,18 +70,18 @@ def finish(run: Path, cache: Path, output: Path) -> None:
     losses = [(minutes, loss) for minutes, _, loss, _ in history if loss is not None]
     scores = [(minutes, score) for minutes, _, _, score in history if score is not None]
     (output / "loss.svg").write_text(curve(losses, scores))
-    network = Roformer(SHAPE).eval()
-    network.load_state_dict(weights)
-    mixes = measured_mixes(network, cache, "test")
+    with exported(output) as separate:
+        mixes = measured_mixes(separate, cache, "test")
+        demo_mix = measured(separate, *committed_mix())
     results = {
         "steps": progress["steps"],
         "minutes": progress["seconds"] / 60,
-        "demo_mix": measured(network, *committed_mix()),
+        "demo_mix": demo_mix,
         "test_mean": mean_of(mixes),
         "test_mixes": mixes,
     }
     (output / "results.json").write_text(json.dumps(_rounded(results), indent=1) + "\n")
-    sys.stdout.write(f"demo mix {_rounded(results['demo_mix'])}\ntest mean {results['test_mean']}\n")
+    sys.stdout.write(f"demo mix {_rounded(demo_mix)}\ntest mean {results['test_mean']}\n")
 
 
 def _rounded(value: Any) -> Any:

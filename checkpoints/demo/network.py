@@ -53,9 +53,9 @@ class Shape:
 
 # The demo model's.
 SHAPE = Shape(
-    dim=64,
-    depth=3,
-    heads=2,
+    dim=96,
+    depth=4,
+    heads=3,
     dim_head=32,
     mlp_expansion=1,
     bands=(6,) * 10 + (10,) * 6 + (20,) * 5 + (40,) * 4 + (80,) * 2 + (200, 285),

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +25,7 @@ from torch.multiprocessing.spawn import spawn
 
 from rofo.checkpoints.demo.data import DataError
 from rofo.checkpoints.demo.finish import HERE, finish
-from rofo.checkpoints.demo.measure import mean_of, measured_mixes
+from rofo.checkpoints.demo.measure import mean_of, measured_mixes, separate
 from rofo.checkpoints.demo.mixing import Batch, Library, Mixer
 from rofo.checkpoints.demo.network import CHUNK, SHAPE, Roformer, masked, stft
 
@@ -33,10 +34,10 @@ LAST_RATE: Final = 0.02
 WARM_UP_STEPS: Final = 60
 WEIGHT_DECAY: Final = 1e-2
 LARGEST_GRADIENT: Final = 1.0
-AVERAGING: Final = 0.996
+AVERAGING: Final = 0.999
 # An error this far below the mix counts as none, else silent targets would be all that matters.
 ERROR_FLOOR: Final = 1e-3
-SPECTRAL_WEIGHT: Final = 0.5
+SPECTRAL_WEIGHT: Final = 0.25
 SAVE_S: Final = 180
 VALIDATE_S: Final = 600
 
@@ -70,7 +71,7 @@ def loss_of(network: torch.nn.Module, batch: Batch) -> Tensor:
     wanted = stft(batch.voice, SHAPE)
     with torch.autocast(mix.device.type, torch.bfloat16):
         voice = masked(network, mix)
-    log_error = torch.log10(_power(voice - wanted) / _power(mix) + ERROR_FLOOR).mean()
+    log_error = torch.log10(_power(voice - wanted) / _power(mix).clamp(min=1e-6) + ERROR_FLOOR).mean()
     spectral = _compressed_error(voice, wanted, mix) + _compressed_error(mix - voice, mix - wanted, mix)
     return log_error + SPECTRAL_WEIGHT * spectral
 
@@ -95,6 +96,21 @@ def rate_at(steps: int, part: float) -> float:
     return LEARNING_RATE * min(1.0, (steps + 1) / WARM_UP_STEPS) * (LAST_RATE + (1 - LAST_RATE) * cosine)
 
 
+def optimizers_of(network: Roformer) -> tuple[torch.optim.Optimizer, ...]:
+    """Muon for the matrices of the transformers, AdamW for the layers of bands and for vectors.
+
+    Muon's updates are scaled to AdamW's, so that one rate serves both (arXiv 2502.16982).
+    """
+    trained = [p for p in network.parameters() if p.requires_grad]
+    matrices = [p for p in network.layers.parameters() if p.ndim == 2]
+    chosen = set(matrices)
+    others = [p for p in trained if p not in chosen]
+    return (
+        torch.optim.Muon(matrices, LEARNING_RATE, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, LEARNING_RATE, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY),
+    )
+
+
 class Trainer:
     """One worker's side of a run. Worker 0 also keeps the average of the weights, the log and the files."""
 
@@ -105,9 +121,7 @@ class Trainer:
         self.average = Roformer(SHAPE).to(options.device).eval()
         self.average.load_state_dict(self.network.state_dict())
         self.trained = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.trained, LEARNING_RATE, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY
-        )
+        self.optimizers = optimizers_of(self.network)
         self.progress = Progress(0, 0.0, [])
         if (options.run / "last.pt").is_file():
             self._load()
@@ -139,16 +153,18 @@ class Trainer:
     def _step(self) -> float:
         self.network.train()
         part = self.progress.seconds / (60 * self.options.minutes)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.progress.steps, part)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate_at(self.progress.steps, part)
         batch = self.mixer.batch(self.options.items)
         device = self.options.device
         loss = loss_of(self.network, Batch(batch.voice.to(device), batch.music.to(device)))
-        self.optimizer.zero_grad()
+        self.network.zero_grad()
         torch.autograd.backward(loss)
         self._share_gradients()
         torch.nn.utils.clip_grad_norm_(self.trained, LARGEST_GRADIENT)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.progress.steps += 1
         self._update_average()
         return float(loss.detach())
@@ -177,7 +193,8 @@ class Trainer:
                 mean.lerp_(new, 1 - keep)
 
     def _validate(self) -> float:
-        return mean_of(measured_mixes(self.average.cpu(), self.options.cache, "validation"))["voice"]
+        average = partial(separate, self.average.cpu())
+        return mean_of(measured_mixes(average, self.options.cache, "validation"))["voice"]
 
     def _note(self, losses: list[float], score: float | None) -> None:
         minutes = self.progress.seconds / 60
@@ -194,7 +211,7 @@ class Trainer:
         state = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "progress": asdict(self.progress),
         }
         # A run that is stopped while it writes keeps the file before.
@@ -205,7 +222,8 @@ class Trainer:
         state = torch.load(self.options.run / "last.pt", map_location=self.options.device, weights_only=True)
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.progress = Progress(**state["progress"])
 
 
