@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO := checkpoints/demo
 
 .PHONY: demo test test-slow lint types check bench gpu-check readme clean
 
@@ -35,16 +36,20 @@ types: $(VENV)/ready
 
 check: lint types test
 
-# Speed and memory at full public size; an hour on an idle two-core machine. Then README.md's table.
+# Speed and memory at full public size, speed and parity of the demo model; an hour or more on an idle two-core
+# machine. Then README.md's tables.
 bench: $(VENV)/ready
 	$(BIN)/python -m rofo.benchmarks.viperx build/bench
-	$(BIN)/rofo-bench speed build/bench/viperx.ckpt --config build/bench/viperx.yaml
+	$(BIN)/rofo-bench speed build/bench/viperx.ckpt --config build/bench/viperx.yaml --no-compile --chunks 1
 	$(BIN)/python -m rofo.benchmarks.mdx_shapes build/bench
 	$(BIN)/rofo-bench speed build/bench/kim.ckpt --no-compile --chunks 1
 	$(BIN)/rofo-bench speed build/bench/mdx23c.ckpt --config build/bench/mdx23c.yaml --no-compile --chunks 1 \
 		--precision fp32
 	$(BIN)/rofo-bench scale build/bench/small.ckpt --config build/bench/small.yaml --backend openvino \
-		--precision fp32 --rounds 1 --seconds 180,1800 --batches 1,2,4
+		--precision fp32 --rounds 1 --seconds 10,60,600,3600 --batches 1,2,4
+	$(BIN)/rofo-bench speed $(DEMO)/model.ckpt --config $(DEMO)/model.yaml
+	$(BIN)/rofo-bench parity $(DEMO)/model.ckpt --config $(DEMO)/model.yaml --mix $(DEMO)/mix.flac \
+		--stems $(DEMO)/voice.flac $(DEMO)/music.flac
 	$(BIN)/rofo-bench report
 	$(MAKE) readme
 

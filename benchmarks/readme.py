@@ -1,36 +1,47 @@
 """`make readme`: the figures of benchmarks/results/ into README.md, between their markers."""
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 from rofo.benchmarks.document import markdown_table
-from rofo.benchmarks.results import Scale, Speed, load
-from rofo.benchmarks.sections import model_line, speed_notes, speed_table
+from rofo.benchmarks.results import Parity, Scale, Speed, load
+from rofo.benchmarks.sections import model_line, parity_notes, parity_tables, speed_notes, speed_table
 
 README = Path(__file__).parent.parent / "README.md"
 RESULTS = Path(__file__).parent / "results"
-_BLOCK = re.compile(r"(<!-- cpu results -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
     """Rewrite README.md in place."""
-    README.write_text(filled(README.read_text(encoding="utf-8"), block(RESULTS)), encoding="utf-8")
+    README.write_text(rewritten(README.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
 
 
-def filled(text: str, block: str) -> str:
-    """The text with the block between the markers written anew."""
-    found, count = _BLOCK.subn(lambda match: match[1] + block + match[2], text)
+def rewritten(text: str, folder: Path) -> str:
+    """The text with the figures of a folder of results."""
+    return filled(filled(text, "speed", speed_block(folder)), "parity", parity_block(folder))
+
+
+def filled(text: str, name: str, block: str) -> str:
+    """The text with the block between the markers of a name written anew."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    found, count = pattern.subn(lambda match: match[1] + block + match[2], text)
     if count != 1:
-        raise SystemExit("README.md: the markers <!-- cpu results --> and <!-- end --> must stand there once")
+        raise SystemExit(f"README.md: the marker <!-- {name} -->, then <!-- end -->, must stand there once")
     return found
 
 
-def block(folder: Path) -> str:
+def speed_block(folder: Path) -> str:
     """The tables of `rofo-bench speed` on the seeded public shapes that were measured."""
     convolutional = [folder / f"speed-{name}.json" for name in ("kim", "mdx23c")]
     return "\n".join([_viperx(folder), *(_seeded(file) for file in convolutional if file.exists())])
+
+
+def parity_block(folder: Path) -> str:
+    """The tables of `rofo-bench parity` on the demo model."""
+    parity = load(folder / "parity-model.json")
+    assert isinstance(parity, Parity)
+    tables = "\n\n".join(markdown_table(table) for table in parity_tables(parity))
+    return f"{tables}\n\n{' '.join((model_line(parity.model), *parity_notes(parity)))}\n"
 
 
 def _seeded(file: Path) -> str:
@@ -42,13 +53,10 @@ def _seeded(file: Path) -> str:
 
 def _viperx(folder: Path) -> str:
     """With the memory that songs need."""
-    file = folder / "speed-viperx.json"
-    if not file.exists():
-        # TEMPORARY: until `make bench` was run on an idle machine; then this and cpu.json go.
-        return cpu_table(json.loads((folder / "cpu.json").read_text(encoding="utf-8")))
     scale = load(folder / "scale-small.json")
     assert isinstance(scale, Scale)
-    return f"{_seeded(file).rstrip()} {growth(scale)}\n"
+    table = _seeded(folder / "speed-viperx.json")
+    return f"{table.rstrip()} {growth(scale)}\n"
 
 
 def growth(scale: Scale) -> str:
@@ -59,55 +67,13 @@ def growth(scale: Scale) -> str:
     short, long = points[0], points[-1]
     ratio = long.peak_mb.median / short.peak_mb.median
     return (
-        f"Peak memory of a song of {long.value / 60:g} minutes is {ratio:.2f} times that of one of "
-        f"{short.value / 60:g} (measured on a small network)."
+        f"Peak memory of a song of {_length(long.value)} is {ratio:.2f} times that of one of "
+        f"{_length(short.value)} (measured on a small network)."
     )
 
 
-def cpu_table(results: dict[str, Any]) -> str:
-    """A Markdown table of contestants, then what was measured, where."""
-    machine, limits = results["machine"], results["matrix_gflops"]
-    lines = [
-        "| | seconds for the song | times PyTorch | of the matrix rate | outside the engine | peak memory |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, figures in results["contestants"].items():
-        outside = figures.get("outside_engine")
-        peak = figures.get("peak_mb")
-        lines.append(
-            f"| {name} | {_spread(figures['wall'], 0)} | {_spread(figures['times_pytorch'], 2)} "
-            f"| {figures['share_of_matrix_rate']:.0%} | {_percent(outside)} | {_gigabytes(peak)} |"
-        )
-    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
-    growth, export = results["growth"], results["export"]
-    lines += [
-        "",
-        f"{results['model']}, seeded weights, a song of {results['song_seconds']:.0f} s, "
-        "median (lowest-highest) of "
-        f"{results['rounds']} interleaved rounds on {machine['cores']} cores of an {machine['processor']} "
-        f"({', '.join(machine['flags'])}); {versions}. Whole processes, from start to written files; PyTorch "
-        "is the network alone, already loaded. The matrix rate is what a large product reaches in PyTorch in "
-        f"the same run: {limits['fp32']['median']:.0f} GFLOP/s in fp32, {limits['bf16']['median']:.0f} in "
-        f"bf16, for {results['tflop_per_chunk']:.1f} TFLOP per chunk. Export without verification: "
-        f"{export['seconds']:.0f} s, {export['ratio']:.1f} times the checkpoint in memory. Peak memory of a "
-        f"30-minute song is {growth['ratio']:.2f} times that of a 3-minute song. `rofo-run --help` takes "
-        f"{results['help_seconds']['median']:.2f} s.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _spread(figure: dict[str, float], digits: int) -> str:
-    low, high = figure["lowest"], figure["highest"]
-    return f"{figure['median']:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
-
-
-def _percent(figure: dict[str, float] | None) -> str:
-    return f"{figure['median']:.1%}" if figure else ""
-
-
-def _gigabytes(figure: dict[str, float] | None) -> str:
-    return f"{figure['median'] / 1024:.1f} GB" if figure else ""
+def _length(seconds: float) -> str:
+    return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
 
 
 if __name__ == "__main__":

@@ -135,8 +135,8 @@ def _parts_table(speed: Speed) -> Table:
     )
 
 
-def _parity(parity: Parity) -> Section:
-    has_truth = any(score.sdr is not None for row in parity.rows for score in row.stems)
+def parity_tables(parity: Parity) -> tuple[Table, ...]:
+    """Agreement with PyTorch, and where there are true stems the SDR; also what README shows."""
     agreement = Table(
         ("", "spectrogram, dB", *(f"{score.stem}, dB" for score in parity.rows[0].stems)),
         tuple(
@@ -145,20 +145,32 @@ def _parity(parity: Parity) -> Section:
         ),
         _ours(parity),
     )
+    return (agreement, _sdr_table(parity)) if _has_truth(parity) else (agreement,)
+
+
+def parity_notes(parity: Parity) -> tuple[str, ...]:
+    """What the figures are, in sentences."""
+    agreement = (
+        f"Agreement is the signal-to-noise ratio, of stems against {parity.rows[0].name} on {parity.mix} "
+        f"({parity.mix_seconds:.1f} s), of the spectrogram of a fixed loud chunk against the network "
+        "that was exported."
+    )
+    return (agreement, *([_SDR_NOTE] if _has_truth(parity) else []), machine_note(parity.about))
+
+
+def _has_truth(parity: Parity) -> bool:
+    return any(score.sdr is not None for row in parity.rows for score in row.stems)
+
+
+def _parity(parity: Parity) -> Section:
     return Section(
         title=f"Parity: {parity.model.name}",
         summary=model_line(parity.model),
-        tables=(agreement, *([_sdr_table(parity)] if has_truth else [])),
+        tables=parity_tables(parity),
         plots=_parity_plots(parity),
-        notes=(
-            f"Agreement is the signal-to-noise ratio, of stems against {parity.rows[0].name} on {parity.mix} "
-            f"({parity.mix_seconds:.1f} s), of the spectrogram of a fixed loud chunk against the network "
-            "that was exported.",
-            *([_SDR_NOTE] if has_truth else []),
-            machine_note(parity.about),
-        ),
+        notes=parity_notes(parity),
         left_out=_left_out(parity.about),
-    )  # fmt: skip
+    )
 
 
 def _parity_plots(parity: Parity) -> tuple[Plot, ...]:
