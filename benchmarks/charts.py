@@ -9,6 +9,7 @@ from rofo.benchmarks.results import Spread
 
 _WIDTH, _LABEL, _ROW = 860, 300, 30
 _MOST_TICKS = 7
+_FEWEST_TICKS = 3
 
 
 @dataclass(frozen=True)
@@ -141,10 +142,14 @@ class _LogPlot:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round numbers within: 1, 2, 5 times powers of ten, or only the powers where that would be many."""
+    """Round numbers within: 1, 2, 5 times powers of ten; only the powers, or more steps, for many or few."""
     powers = [10.0**n for n in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
-    fine = [step * power for power in powers for step in (1, 2, 5) if low <= step * power <= high]
-    coarse = [power for power in powers if low <= power <= high]
+    coarse, fine, finest = (
+        [step * power for power in powers for step in steps if low <= step * power <= high]
+        for steps in ((1,), (1, 2, 5), (1, 2, 3, 4, 5, 6, 8))
+    )
+    if len(fine) < _FEWEST_TICKS:
+        return finest
     return fine if len(fine) <= _MOST_TICKS or len(coarse) < 2 else coarse
 
 

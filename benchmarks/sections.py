@@ -59,7 +59,7 @@ def speed_notes(speed: Speed) -> tuple[str, ...]:
         f"{found['median']:.0f} GFLOP/s in {name}" for name, found in speed.limits.gflops.items()
     )
     notes = [
-        f"A song of {speed.song_seconds:.3g} s ({speed.chunks} chunks), {_repeats(speed.rounds)}, every "
+        f"A song of {speed.song_seconds:.3g} s ({_counted(speed.chunks)}), {_repeats(speed.rounds)}, every "
         "contestant a process of its own, loaded and warmed up on a chunk before; all read the same file and "
         "write the same stems, and PyTorch's engine time includes its STFT.",
         "Whole processes of other tools count with start and load.",
@@ -74,6 +74,10 @@ def speed_notes(speed: Speed) -> tuple[str, ...]:
             f"{speed.exported.ratio:.1f} times the checkpoint in memory."
         )
     return (*notes, machine_note(speed.about))
+
+
+def _counted(chunks: int) -> str:
+    return f"{chunks} chunk{'s' * (chunks > 1)}"
 
 
 def machine_note(about: About) -> str:

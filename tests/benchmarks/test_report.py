@@ -116,6 +116,7 @@ def test_a_folder_that_cannot_be_made(tmp_path, speed_result):
 def test_ticks_are_round_and_few():
     assert ticks(0.8, 12) == [1, 2, 5, 10]
     assert ticks(1, 3600) == [1, 10, 100, 1000]
+    assert ticks(15, 45) == [20, 30, 40]
 
 
 def test_noise_does_not_look_like_growth():
