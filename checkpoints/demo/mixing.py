@@ -43,7 +43,7 @@ MIX_LEVEL_DB: Final = (-32.0, -14.0)
 VOICE_ONLY: Final = 0.04
 MUSIC_ONLY: Final = 0.06
 # Chunks at either end of a song are filled with silence. A network that had never seen digital silence beside
-# sound lost 8 dB in them.
+# sound lost up to 8 dB in them.
 CUT_OFF: Final = 0.15
 REVERB: Final = 0.3
 ROOMS: Final = 64
