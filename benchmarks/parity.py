@@ -34,9 +34,10 @@ def measure_parity(
 ) -> Parity:
     """Compare everything that can run with the first that does, PyTorch where it can.
 
-    `truths` are "FILE" (in the order of the model's stems, the residual last) or "NAME=FILE". What cannot run
-    is told in `about.left_out`. Raises UsageError for an engine or an unknown stem, AudioReadError for songs
-    that do not fit the model or each other, the export's errors, EngineRunError where nothing could run.
+    `truths` are "FILE" (in the order of the model's stems, the residual last) or "NAME=FILE". What cannot
+    run, and true stems that are silent, cannot be read or do not fit the mix, are told in `about.left_out`.
+    Raises UsageError for an engine or an unknown stem, AudioReadError for a mix that does not fit the model,
+    the export's errors, EngineRunError where nothing could run.
     """
     if is_engine(checkpoint):
         raise UsageError(f"{checkpoint}: an engine has no network to compare with; give its checkpoint")
@@ -44,12 +45,10 @@ def measure_parity(
     with tempfile.TemporaryDirectory() as folder:
         say(f"{checkpoint.name}: preparing")
         subject = prepare(checkpoint, told, Path(folder))
-        song = _Song(mix, read_song(mix, subject.manifest), read_truths(truths, mix, subject.manifest))
-        left_out += [
-            LeftOut(f"SDR of {stem}", "its true stem is silent, so it has none")
-            for stem, truth in song.truths.items()
-            if not truth.any()
-        ]
+        files = true_files(truths, subject.manifest)
+        song = _Song.read(mix, files, subject.manifest, left_out)
+        for one in left_out:
+            say(f"{one.what}: left out: {one.why}")
         rows, model = _rows(subject, song, choice, left_out, say), subject.model()
     return Parity(
         kind="parity",
@@ -63,11 +62,24 @@ def measure_parity(
 
 @dataclass(frozen=True)
 class _Song:
-    """The mix (channels, samples), and the true stems by name, of the same shape."""
+    """The mix (channels, samples), and the true stems by name, of the same shape and not silent."""
 
-    path: Path
     mix: Floats
     truths: Stems
+
+    @classmethod
+    def read(
+        cls, mix: Path, truths: Mapping[str, Path], manifest: Manifest, left_out: list[LeftOut]
+    ) -> "_Song":
+        """Raises AudioReadError for the mix; a true stem that is of no use is left out."""
+        samples = read_song(mix, manifest)
+        known: dict[str, Floats] = {}
+        for stem, file in truths.items():
+            try:
+                known[stem] = _read_truth(file, mix, samples.shape[1], manifest)
+            except AudioReadError as error:
+                left_out.append(LeftOut(f"SDR of {stem}", one_line(error, 300)))
+        return cls(samples, known)
 
 
 def read_song(path: Path, manifest: Manifest) -> Floats:
@@ -82,29 +94,30 @@ def read_song(path: Path, manifest: Manifest) -> Floats:
         return np.concatenate([np.zeros((channels, 0), np.float32), *reader.blocks()], axis=1)
 
 
-def read_truths(given: Sequence[str], mix: Path, manifest: Manifest) -> dict[str, Floats]:
-    """The true stems by name. Raises UsageError, and AudioReadError for another length than the mix."""
+def true_files(given: Sequence[str], manifest: Manifest) -> dict[str, Path]:
+    """Files of true stems by stem. Raises UsageError for too many, and for stems that the model has not."""
     names = [*manifest.stems, *([manifest.residual] if manifest.residual else [])]
     if len(given) > len(names):
         raise UsageError(f"--stems: {len(given)} files, {manifest.name} has {', '.join(names)}; give fewer")
-    truths = {}
+    files = {}
     for place, text in enumerate(given):
         name, _, file = text.rpartition("=")
         stem = name or names[place]
         if stem not in names:
             raise UsageError(f"{text}: {manifest.name} has no stem {stem}; choose among {', '.join(names)}")
-        truths[stem] = read_song(Path(file), manifest)
-        _check_length(Path(file), truths[stem], mix, manifest)
-    return truths
+        files[stem] = Path(file)
+    return files
 
 
-def _check_length(file: Path, truth: Floats, mix: Path, manifest: Manifest) -> None:
-    with AudioReader(mix) as reader:
-        samples = reader.format.frames
+def _read_truth(file: Path, mix: Path, samples: int, manifest: Manifest) -> Floats:
+    truth = read_song(file, manifest)
     if truth.shape[1] != samples:
         raise AudioReadError(
             f"{file}: {truth.shape[1]:,} samples, {mix.name} has {samples:,}; give the stems of this mix"
         )
+    if not truth.any():
+        raise AudioReadError(f"{file}: silent, so that there is no SDR; give a mix in which it is heard")
+    return truth
 
 
 def _rows(

@@ -70,18 +70,38 @@ def test_engine_and_networks_agree(measure, songs):
 
 
 @pytest.mark.parametrize(
-    ("truths", "error", "message"),
+    ("truth", "why"),
     [
-        (("short.wav",), AudioReadError, "11,995 samples, mix.wav has 12,000"),
-        (("slow.wav",), AudioReadError, "22050 Hz and 2 channels, tiny has 44100 Hz and 2"),
-        (("none.wav",), AudioReadError, "none.wav"),
-        (("drums=voice.wav",), UsageError, "no stem drums; choose among vocals, instrumental"),
-        (("voice.wav",) * 3, UsageError, "3 files"),
+        ("short.wav", "11,995 samples, mix.wav has 12,000"),
+        ("slow.wav", "22050 Hz and 2 channels, tiny has 44100 Hz and 2"),
+        ("none.wav", "none.wav"),
+        ("silent.wav", "silent"),
     ],
 )
-def test_songs_that_do_not_fit_are_refused_before_the_work(measure, songs, truths, error, message):
-    with pytest.raises(error, match=message):
+def test_a_true_stem_that_does_not_fit_is_left_out_and_the_rest_goes_on(measure, songs, truth, why):
+    result = measure(truth, "music.wav")
+    (left_out,) = result.about.left_out
+    assert left_out.what == "SDR of vocals" and why in left_out.why
+    for row in result.rows:
+        vocals, instrumental = row.stems
+        assert vocals.sdr is None and instrumental.sdr is not None
+
+
+@pytest.mark.parametrize(
+    ("truths", "message"),
+    [
+        (("drums=voice.wav",), "no stem drums; choose among vocals, instrumental"),
+        (("voice.wav",) * 3, "3 files"),
+    ],
+)
+def test_stems_that_the_model_has_not_are_refused_before_the_work(measure, songs, truths, message):
+    with pytest.raises(UsageError, match=message):
         measure(*truths)
+
+
+def test_a_mix_that_does_not_fit_is_refused(measure, songs):
+    with pytest.raises(AudioReadError, match="22050 Hz and 2 channels, tiny has 44100 Hz and 2"):
+        measure("voice.wav", mix="slow")
 
 
 def test_an_engine_is_refused(make_engine, tmp_path):
