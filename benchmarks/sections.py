@@ -59,9 +59,10 @@ def speed_notes(speed: Speed) -> tuple[str, ...]:
         f"{found['median']:.0f} GFLOP/s in {name}" for name, found in speed.limits.gflops.items()
     )
     notes = [
-        f"A song of {speed.song_seconds:.3g} s ({_counted(speed.chunks)}), {_repeats(speed.rounds)}, every "
-        "contestant a process of its own, loaded and warmed up on a chunk before; all read the same file and "
-        "write the same stems, and PyTorch's engine time includes its STFT.",
+        f"A song of {speed.song_seconds:.3g} s ({_counted(speed.chunks, 'chunk')}), "
+        f"{_repeats(speed.rounds)}, every contestant a process of its own, loaded and warmed up on a chunk "
+        "before; all read the same file and write the same stems, and PyTorch's engine time includes its "
+        "STFT.",
         "Whole processes of other tools count with start and load.",
         f"The machine's limits, measured in the same run: {matrix} in a matrix product of 4096 x 4096, "
         f"{speed.limits.copy_gb.median:.0f} GB/s in copying memory.",
@@ -76,8 +77,8 @@ def speed_notes(speed: Speed) -> tuple[str, ...]:
     return (*notes, machine_note(speed.about))
 
 
-def _counted(chunks: int) -> str:
-    return f"{chunks} chunk{'s' * (chunks > 1)}"
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number > 1)}"
 
 
 def machine_note(about: About) -> str:
@@ -86,9 +87,8 @@ def machine_note(about: About) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in about.versions.items())
     flags = f" ({', '.join(machine.flags)})" if machine.flags else ""
     gpu = f", {machine.gpu}" if machine.gpu else ""
-    threads = f"{machine.threads} thread{'s' * (machine.threads > 1)}"
     return (
-        f"{threads} on {machine.cores} cores of {machine.processor}{flags}{gpu}, "
+        f"{_counted(machine.threads, 'thread')} on {machine.cores} cores of {machine.processor}{flags}{gpu}, "
         f"{machine.memory_gb:.0f} GB, {machine.system}; {versions}."
     )
 

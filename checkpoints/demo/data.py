@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -293,8 +293,18 @@ def fetch(sources: Path) -> None:
         archive.unlink()
 
 
+def exit_code(work: Callable[[], None]) -> int:
+    """Do the work of a script here; 1, with one line on stderr, if a package or a file is missing."""
+    try:
+        work()
+    except (DataError, OSError, subprocess.CalledProcessError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
 def main() -> int:
-    """Run one of the two commands; return 1 with one line on stderr if a package is missing."""
+    """Run one of the two commands."""
     parser = argparse.ArgumentParser(description="Fetch and cache the demo model's data.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("fetch", "cache"):
@@ -303,15 +313,9 @@ def main() -> int:
         if name == "cache":
             command.add_argument("cache", type=Path, help="folder for the decoded samples")
     arguments = parser.parse_args()
-    try:
-        if arguments.command == "fetch":
-            fetch(arguments.sources)
-        else:
-            make_cache(arguments.sources, arguments.cache)
-    except (DataError, OSError, subprocess.CalledProcessError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+    if arguments.command == "fetch":
+        return exit_code(lambda: fetch(arguments.sources))
+    return exit_code(lambda: make_cache(arguments.sources, arguments.cache))
 
 
 if __name__ == "__main__":

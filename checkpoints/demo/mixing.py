@@ -27,6 +27,7 @@ from rofo.checkpoints.demo.data import (
     Kind,
     Role,
     Samples,
+    exit_code,
     load_index,
     load_samples,
 )
@@ -250,21 +251,21 @@ def held_out(cache: Path, role: Role) -> Iterator[tuple[str, Samples, Samples]]:
         yield f"{number:02d}", voice * scale, track * scale
 
 
+def write_held_out(cache: Path, folder: Path) -> None:
+    """Write the test mixes as 16-bit wave files, FOLDER/NN/{mix,voice,music}.wav."""
+    for name, voice, track in held_out(cache, "test"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for stem, samples in (("mix", voice + track), ("voice", voice), ("music", track)):
+            sf.write(folder / name / f"{stem}.wav", samples.T, SAMPLE_RATE, subtype="PCM_16")
+
+
 def main() -> int:
-    """Write the test mixes as 16-bit wave files; return 1 with one line on stderr if the cache is missing."""
+    """Write the test mixes where the command line says."""
     parser = argparse.ArgumentParser(description="Write the held-out test mixes.")
     parser.add_argument("cache", type=Path, help="folder that data.py cache has filled")
     parser.add_argument("folder", type=Path, help="where to write the mixes")
     arguments = parser.parse_args()
-    try:
-        for name, voice, track in held_out(arguments.cache, "test"):
-            (arguments.folder / name).mkdir(parents=True, exist_ok=True)
-            for stem, samples in (("mix", voice + track), ("voice", voice), ("music", track)):
-                sf.write(arguments.folder / name / f"{stem}.wav", samples.T, SAMPLE_RATE, subtype="PCM_16")
-    except (DataError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+    return exit_code(lambda: write_held_out(arguments.cache, arguments.folder))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, distributed
 from torch.multiprocessing.spawn import spawn
 
-from rofo.checkpoints.demo.data import DataError
+from rofo.checkpoints.demo.data import exit_code
 from rofo.checkpoints.demo.finish import HERE, finish
 from rofo.checkpoints.demo.measure import mean_of, measured_mixes, separate
 from rofo.checkpoints.demo.mixing import Batch, Library, Mixer
@@ -267,17 +267,11 @@ def parsed() -> Options:
 
 
 def main() -> int:
-    """Train or finish; return 1 with one line on stderr if a file is missing."""
+    """Train or finish, as the command line says."""
     options = parsed()
-    try:
-        if options.finish:
-            finish(options.run, options.cache, options.output)
-        else:
-            train(options)
-    except (DataError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+    if options.finish:
+        return exit_code(lambda: finish(options.run, options.cache, options.output))
+    return exit_code(lambda: train(options))
 
 
 if __name__ == "__main__":
