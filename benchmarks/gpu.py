@@ -123,7 +123,7 @@ def compare(
 
 
 def _measured(folder: Path, gpu: Gpu, options: argparse.Namespace) -> dict[str, Any]:
-    from rofo.export.verify import loud_chunk
+    from rofo.export.graph.verify import loud_chunk
 
     checkpoint, config = viperx.write_checkpoint(
         folder, viperx.reference_network(depth=options.depth), depth=options.depth
@@ -154,8 +154,8 @@ def _exported(
     folder: Path, checkpoint: Path, config: Path, gpu: Gpu, batch: int
 ) -> tuple[dict[str, Path], dict[str, dict[str, Any]]]:
     """Engine files by backend, and the reasons for those that are missing."""
-    from rofo.export.exporter import export
-    from rofo.export.plan import PlanOptions
+    from rofo.export.export import export
+    from rofo.export.plan.plan import PlanOptions
 
     engines, missing = {"onnxruntime-cuda": folder / "onnx" / "viperx.onnx"}, {}
     (folder / "onnx").mkdir()
@@ -186,10 +186,10 @@ def _half_onnx(checkpoint: Path, config: Path, folder: Path, batch: int) -> Cont
     """The graph that the plan is built from, in ONNX Runtime on CUDA."""
     import onnxruntime
 
-    from rofo.export.config import Facts
-    from rofo.export.gpus import GPUS
+    from rofo.export.families.roformer.config import Facts
     from rofo.export.model_file import make_graphs, read_model, resolve
-    from rofo.export.plan import PlanOptions, write_typed
+    from rofo.export.plan.gpus import GPUS
+    from rofo.export.plan.plan import PlanOptions, write_typed
 
     options, cuda = PlanOptions(batch=batch), "CUDAExecutionProvider"
     if cuda not in onnxruntime.get_available_providers():
@@ -205,9 +205,9 @@ def _half_onnx(checkpoint: Path, config: Path, folder: Path, batch: int) -> Cont
 
 
 def _network(checkpoint: Path, config: Path, frames: int) -> Any:
-    from rofo.export.checkpoint import load_checkpoint
-    from rofo.export.config import RoformerConfig, resolve_config
-    from rofo.export.networks.roformer import Roformer
+    from rofo.export.families.roformer.config import RoformerConfig, resolve_config
+    from rofo.export.families.roformer.network import Roformer
+    from rofo.export.source.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)
     network = resolve_config(loaded, yaml=config).network
@@ -283,7 +283,7 @@ def _version(package: str) -> str | None:
 
 
 def _snr_db(wanted: Floats, got: Floats) -> float:
-    from rofo.export.verify import snr_db
+    from rofo.export.graph.verify import snr_db
 
     return snr_db(wanted, got) if np.isfinite(got).all() else -200.0
 

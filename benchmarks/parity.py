@@ -145,7 +145,7 @@ def _rows(
 
 
 def _score(stem: str, estimates: Stems, baseline: Stems, song: _Song, manifest: Manifest) -> StemScore:
-    from rofo.export.verify import snr_db
+    from rofo.export.graph.verify import snr_db
 
     truth, estimate = song.truths.get(stem), estimates[stem]
     return StemScore(
@@ -165,15 +165,15 @@ class _Fixed:
 
     @classmethod
     def of(cls, subject: Subject) -> "_Fixed":
+        from rofo.export.graph.verify import reference
         from rofo.export.model_file import make_graphs
-        from rofo.export.verify import reference
 
         wanted = reference(make_graphs(*read_source(subject.source), unsafe_pickle=False), subject.manifest)
         return cls(wanted.mix, wanted.stems)
 
     def snr(self, contestant: Contestant, subject: Subject, threads: int) -> float | None:
         """dB of an engine of ours; networks that take waveforms have no spectrogram to compare."""
-        from rofo.export.verify import snr_db
+        from rofo.export.graph.verify import snr_db
 
         if contestant.kind != "rofo":
             return None

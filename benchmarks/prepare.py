@@ -60,7 +60,7 @@ class Subject:
     def _cost(self) -> tuple[float | None, float | None]:
         if self.source.engine.suffix != ".onnx" or find_spec("onnx") is None:
             return None, None
-        from rofo.export.graph_cost import graph_cost
+        from rofo.export.graph.cost import graph_cost
 
         cost = graph_cost(self.source.engine)
         return cost.flop / self.batch / 1e12, cost.weights / 1e9

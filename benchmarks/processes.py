@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rofo.errors import AudioReadError, CheckpointError, EngineRunError, OutputWriteError, UsageError
+from rofo.errors import AudioReadError, EngineRunError, OutputWriteError, UsageError
+from rofo.export.errors import CheckpointError
 
 # A step of a measurement that takes longer than this is given up.
 LIMIT_SECONDS = 3600.0

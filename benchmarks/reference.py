@@ -137,7 +137,7 @@ def _pymss(source: Source, setting: Setting) -> Network:
     file, model = read_source(source)
     from pymss_core import get_model_from_config
 
-    from rofo.export.config import RoformerConfig
+    from rofo.export.families.roformer.config import RoformerConfig
 
     family = PYMSS_FAMILIES[model.network.family]
     overrides: dict[str, Any] = {}
@@ -162,7 +162,7 @@ def _pymss(source: Source, setting: Setting) -> Network:
 def _restated(source: Source, setting: Setting) -> Network:
     """A ConvTDFNet of Lightning's hyper-parameters, run as UVR runs it."""
     from rofo.benchmarks.conv_tdf_net import AsEngine, ConvTdfNet
-    from rofo.export.mdx_config import ConvTdfConfig
+    from rofo.export.families.mdx_net.config import ConvTdfConfig
 
     file, model = read_source(source)
     config = model.network
@@ -176,9 +176,9 @@ def _restated(source: Source, setting: Setting) -> Network:
 
 def _own(source: Source, setting: Setting) -> Network:
     """Our network (in PyTorch), or a given MDX-Net in ONNX Runtime, between our transforms."""
-    from rofo.export.config import RoformerConfig
+    from rofo.export.families.roformer.config import RoformerConfig
+    from rofo.export.families.roformer.network import Roformer
     from rofo.export.model_file import geometry, make_graphs
-    from rofo.export.networks.roformer import Roformer
 
     file, model = read_source(source)
     stft, chunk = geometry(model)
@@ -207,7 +207,7 @@ def _plain(source: Source, setting: Setting) -> Network:
 
 def read_source(source: Source) -> tuple[Any, Any]:
     """The checkpoint of a source and its ModelConfig. Raises CheckpointError."""
-    from rofo.export.config import Facts
+    from rofo.export.families.roformer.config import Facts
     from rofo.export.model_file import read_model, resolve
 
     if source.checkpoint is None:

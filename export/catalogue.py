@@ -7,8 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from rofo.export.settings import Settings
-from rofo.export.shapes import Shapes
+from rofo.export.families.roformer.settings import Settings
+from rofo.export.families.roformer.shapes import Shapes
 
 
 @dataclass(frozen=True)

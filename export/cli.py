@@ -10,9 +10,9 @@ import click
 from rofo.console import command_line, note
 
 if TYPE_CHECKING:
-    from rofo.export.plan import PlanOptions
+    from rofo.export.plan.plan import PlanOptions
 
-# Names of rofo.export.gpus.GPUS and rofo.export.networks.form.DTYPES: --help is not to load torch.
+# Names of rofo.export.plan.gpus.GPUS and rofo.export.graph.form.DTYPES: --help is not to load torch.
 _GPUS = ("rtx4090", "rtx3090", "rtx5090", "portable")
 _PRECISIONS = ("fp32", "fp16", "bf16")
 _SCHEMES = ("fade", "hann", "trim", "rectangular", "outer")
@@ -129,8 +129,8 @@ def main(
 
     The engines are compared with the network before anything is written.
     """
-    from rofo.export.config import Facts
-    from rofo.export.exporter import export
+    from rofo.export.export import export
+    from rofo.export.families.roformer.config import Facts
 
     names = tuple(name.strip() for name in stems.split(",")) if stems else None
     facts = Facts(
@@ -175,7 +175,7 @@ def _plan(
     *, diagnose: bool,
 ) -> "PlanOptions | None":  # fmt: skip
     """The plan among the targets; a usage error for two plans, which would have one name."""
-    from rofo.export.plan import PlanOptions
+    from rofo.export.plan.plan import PlanOptions
 
     plans = sorted(set(targets) - {"onnx"})
     if len(plans) > 1:

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 import rofo
-from rofo.errors import CheckpointError, ManifestError, UsageError
-from rofo.export.checkpoint import Checkpoint
+from rofo.errors import ManifestError, UsageError
+from rofo.export.errors import CheckpointError
+from rofo.export.source.checkpoint import Checkpoint
 from rofo.manifest import (
     Manifest,
     Member,

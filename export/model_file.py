@@ -2,18 +2,19 @@
 
 from pathlib import Path
 
-from rofo.errors import CheckpointError, ManifestError
-from rofo.export.checkpoint import Checkpoint, load_checkpoint
-from rofo.export.config import Facts, ModelConfig, Network, RoformerConfig, resolve_config
-from rofo.export.conv_graphs import NetworkGraphs, OnnxGraphs
-from rofo.export.file_kind import file_kind
-from rofo.export.graphs import Graphs
-from rofo.export.mdx23c_model import resolve_tfc_tdf
-from rofo.export.mdx_config import ConvTdfConfig, MdxOnnxConfig, TfcTdfConfig
-from rofo.export.mdx_model import resolve_conv_tdf, resolve_mdx_onnx
-from rofo.export.mdx_onnx import MdxGraph, read_mdx_onnx
-from rofo.export.mdx_shapes import is_conv_tdf, is_tfc_tdf
-from rofo.export.roformer_graphs import RoformerGraphs
+from rofo.errors import ManifestError
+from rofo.export.errors import CheckpointError
+from rofo.export.families.mdx_net.config import ConvTdfConfig, MdxOnnxConfig, TfcTdfConfig
+from rofo.export.families.mdx_net.graphs import NetworkGraphs, OnnxGraphs
+from rofo.export.families.mdx_net.model import resolve_conv_tdf, resolve_mdx_onnx
+from rofo.export.families.mdx_net.onnx import MdxGraph, read_mdx_onnx
+from rofo.export.families.mdx_net.shapes import is_conv_tdf, is_tfc_tdf
+from rofo.export.families.roformer.config import Facts, ModelConfig, Network, RoformerConfig, resolve_config
+from rofo.export.families.roformer.graphs import RoformerGraphs
+from rofo.export.families.tfc_tdf.model import resolve_tfc_tdf
+from rofo.export.graph.graphs import Graphs
+from rofo.export.source.checkpoint import Checkpoint, load_checkpoint
+from rofo.export.source.file_kind import file_kind
 from rofo.manifest import Chunk, Stft
 
 ModelFile = Checkpoint | MdxGraph

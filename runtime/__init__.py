@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rofo.errors import (
     AudioReadError,
     CancelledError,
-    CheckpointError,
     EngineLoadError,
     EngineMismatchError,
     EngineOutputError,
     EngineRunError,
     ManifestError,
     OutputWriteError,
-    ParityError,
     RofoError,
     UsageError,
 )
@@ -41,7 +39,6 @@ _LAZY = {
 __all__ = [
     "AudioReadError",
     "CancelledError",
-    "CheckpointError",
     "EngineLoadError",
     "EngineMismatchError",
     "EngineOutputError",
@@ -50,7 +47,6 @@ __all__ = [
     "ManifestError",
     "MixerManifest",
     "OutputWriteError",
-    "ParityError",
     "Progress",
     "RofoError",
     "SeparatedFile",

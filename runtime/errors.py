@@ -37,18 +37,6 @@ class EngineMismatchError(EngineLoadError):
     """The engine file is not the one its manifest describes, or was built for something else."""
 
 
-class CheckpointError(RofoError, ValueError):
-    """The checkpoint or its yaml cannot be turned into a network."""
-
-    exit_code = 4
-
-
-class ParityError(RofoError, RuntimeError):
-    """The exported graph does not do what the network does; nothing is written."""
-
-    exit_code = 5
-
-
 class EngineRunError(RofoError, RuntimeError):
     """The engine failed while running."""
 

@@ -166,7 +166,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def exported(checkpoint: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """The engine file of that checkpoint for a batch size, verified when it was exported."""
-    from rofo.export.exporter import export
+    from rofo.export.export import export
 
     made: dict[int, Path] = {}
 

@@ -14,9 +14,9 @@ from oracle import snr_db, song
 from pymss_core.modules.bs_roformer import BSRoformer
 
 from rofo.checkpoints.demo import data, finish, make_mix, measure, mixing, network, train
-from rofo.export.checkpoint import load_checkpoint
-from rofo.export.config import resolve_config
-from rofo.export.networks.roformer import Roformer
+from rofo.export.families.roformer.config import resolve_config
+from rofo.export.families.roformer.network import Roformer
+from rofo.export.source.checkpoint import load_checkpoint
 
 FOLDER = Path(__file__).parents[1] / "checkpoints" / "demo"
 LARGEST_FILE = 12e6

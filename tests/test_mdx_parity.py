@@ -13,9 +13,9 @@ from plain_schemes import kuielab, mdx_c, mvsep, uvr_mdx
 
 from rofo import Separator
 from rofo.errors import UsageError
-from rofo.export.config import Facts
-from rofo.export.exporter import export
-from rofo.export.plan import PlanOptions
+from rofo.export.export import export
+from rofo.export.families.roformer.config import Facts
+from rofo.export.plan.plan import PlanOptions
 
 RATE = 44100
 # The hop of every MDX-Net is 1024: an .onnx file cannot say another one.

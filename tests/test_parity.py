@@ -9,7 +9,7 @@ from oracle import Oracle, snr_db, song
 from plain_demix import demix
 
 from rofo import Separator
-from rofo.export.exporter import export
+from rofo.export.export import export
 from rofo.spectrogram import Spectrogram
 
 ORACLES = {

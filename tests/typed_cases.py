@@ -6,10 +6,10 @@ from pathlib import Path
 from mdx_oracle import ConvOracle, TfcOracle
 from torch import nn
 
-from rofo.export.mdx_config import ConvTdfConfig, TfcTdfConfig
-from rofo.export.networks.conv_tdf import ConvTdf
-from rofo.export.networks.tfc_tdf import TfcTdf
-from rofo.export.onnx_graph import write_onnx
+from rofo.export.families.mdx_net.config import ConvTdfConfig, TfcTdfConfig
+from rofo.export.families.mdx_net.network import ConvTdf
+from rofo.export.families.tfc_tdf.network import TfcTdf
+from rofo.export.graph.trace import write_onnx
 
 KEPT = {"hop_length", "dim_f", "n_fft"}
 

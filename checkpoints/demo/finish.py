@@ -20,7 +20,7 @@ from rofo.checkpoints.demo.curve import curve
 from rofo.checkpoints.demo.data import SAMPLE_RATE, Samples
 from rofo.checkpoints.demo.measure import Separate, mean_of, measured, measured_mixes
 from rofo.checkpoints.demo.network import CHUNK, SHAPE
-from rofo.export.exporter import export
+from rofo.export.export import export
 from rofo.separator import Separator
 
 HERE: Final = Path(__file__).parent

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rofo.benchmarks.processes import measured
-from rofo.errors import CheckpointError, EngineRunError
+from rofo.errors import EngineRunError
+from rofo.export.errors import CheckpointError
 
 
 def python(code: str) -> list[str]:

@@ -2,9 +2,9 @@ import re
 
 import pytest
 
-from rofo.errors import CheckpointError
-from rofo.export.band_layout import bs_layouts, mel_layouts
-from rofo.export.networks.bands import bs_bands, mel_bands
+from rofo.export.errors import CheckpointError
+from rofo.export.families.roformer.band_layout import bs_layouts, mel_layouts
+from rofo.export.families.roformer.bands import bs_bands, mel_bands
 
 # "start,count" per band, computed once from the definition (Slaney's filterbank, both corners forced).
 TABLES = {

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from rofo.export.catalogue import find_entry, load_catalogue
-from rofo.export.shapes import Shapes
+from rofo.export.families.roformer.shapes import Shapes
 
 # STFT frames of a chunk, as published with these checkpoints.
 FRAMES = {

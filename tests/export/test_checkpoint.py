@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rofo.errors import CheckpointError
-from rofo.export import checkpoint as module
-from rofo.export.checkpoint import load_checkpoint
+from rofo.export.errors import CheckpointError
+from rofo.export.source import checkpoint as module
+from rofo.export.source.checkpoint import load_checkpoint
 
 
 def weights():

@@ -6,10 +6,10 @@ import torch
 import yaml
 from pymss_core.modules.bs_roformer import BSRoformer, MelBandRoformer
 
-from rofo.errors import CheckpointError
-from rofo.export.checkpoint import Checkpoint
-from rofo.export.config import Facts, overlap_fraction, residual_name, resolve_config
-from rofo.export.networks.bands import bs_bands, mel_bands
+from rofo.export.errors import CheckpointError
+from rofo.export.families.roformer.bands import bs_bands, mel_bands
+from rofo.export.families.roformer.config import Facts, overlap_fraction, residual_name, resolve_config
+from rofo.export.source.checkpoint import Checkpoint
 
 TINY = {
     "dim": 16,

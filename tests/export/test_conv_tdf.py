@@ -11,12 +11,12 @@ import torch
 from mdx_oracle import ConvOracle, through_engines, through_network, write_onnx
 from oracle import snr_db, song
 
-from rofo.errors import CheckpointError
-from rofo.export.mdx_config import ConvTdfConfig
-from rofo.export.mdx_settings import conv_tdf_config, conv_tdf_norm
-from rofo.export.mdx_shapes import conv_tdf_shapes
-from rofo.export.networks.conv_tdf import ConvTdf
-from rofo.export.networks.packing import pack, unpack
+from rofo.export.errors import CheckpointError
+from rofo.export.families.mdx_net.config import ConvTdfConfig
+from rofo.export.families.mdx_net.network import ConvTdf
+from rofo.export.families.mdx_net.packing import pack, unpack
+from rofo.export.families.mdx_net.settings import conv_tdf_config, conv_tdf_norm
+from rofo.export.families.mdx_net.shapes import conv_tdf_shapes
 
 VARIANTS = {
     "new": ConvOracle(),

@@ -16,11 +16,15 @@ import yaml
 from onnx import numpy_helper
 from oracle import Oracle
 
+import rofo.export.export as exporter
 from rofo.engines import open_engine
-from rofo.errors import EngineLoadError, OutputWriteError, ParityError, UsageError
-from rofo.export import exporter, onnx_graph, roformer_graphs, verify
+from rofo.errors import EngineLoadError, OutputWriteError, UsageError
 from rofo.export.cli import main
-from rofo.export.exporter import export
+from rofo.export.errors import ParityError
+from rofo.export.export import export
+from rofo.export.families.roformer import graphs as roformer_graphs
+from rofo.export.graph import trace as onnx_graph
+from rofo.export.graph import verify
 from rofo.manifest import file_sha256, load_manifest
 
 NAMES = ["tiny.json", "tiny.onnx"]
@@ -168,13 +172,13 @@ def wrong(*_, **__):
 
 
 FAILURES = [
-    ("rofo.export.roformer_graphs.write_onnx", disk_full, OutputWriteError),
-    ("rofo.export.roformer_graphs.write_onnx", interrupted, KeyboardInterrupt),
-    ("rofo.export.verify.reference", interrupted, KeyboardInterrupt),
-    ("rofo.export.verify.verify", wrong, ParityError),
-    ("rofo.export.verify.verify", interrupted, KeyboardInterrupt),
+    ("rofo.export.families.roformer.graphs.write_onnx", disk_full, OutputWriteError),
+    ("rofo.export.families.roformer.graphs.write_onnx", interrupted, KeyboardInterrupt),
+    ("rofo.export.graph.verify.reference", interrupted, KeyboardInterrupt),
+    ("rofo.export.graph.verify.verify", wrong, ParityError),
+    ("rofo.export.graph.verify.verify", interrupted, KeyboardInterrupt),
     ("rofo.export.staging.os.fsync", disk_full, OutputWriteError),
-    ("rofo.export.exporter.Manifest.to_json", disk_full, OutputWriteError),
+    ("rofo.export.export.Manifest.to_json", disk_full, OutputWriteError),
 ]
 
 
@@ -302,7 +306,7 @@ def test_a_network_that_gives_nan_is_refused(untraced, attempt, older, monkeypat
 
 
 def test_without_a_backend_only_no_verify_goes_on(untraced, attempt, monkeypatch):
-    monkeypatch.setattr("rofo.export.verify.find_spec", lambda _: None)
+    monkeypatch.setattr("rofo.export.graph.verify.find_spec", lambda _: None)
     with pytest.raises(EngineLoadError, match="--no-verify"):
         attempt()
     assert attempt(check=False).manifest.parity == ()
@@ -449,7 +453,7 @@ def test_facts_may_come_from_the_command_line(untraced, run, checkpoint):
 
 
 def test_a_failed_gate_is_5(untraced, refused, checkpoint, monkeypatch):
-    monkeypatch.setattr("rofo.export.verify.verify", wrong)
+    monkeypatch.setattr("rofo.export.graph.verify.verify", wrong)
     line = refused(checkpoint[0], "--config", checkpoint[1], "--output", "tiny", status=5)
     assert line == "tiny: wrong"
 

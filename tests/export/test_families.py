@@ -5,7 +5,7 @@ from pymss_core.modules.legacy_demucs import LegacyDemucs, LegacyHDemucs
 from pymss_core.modules.look2hear import Apollo
 from pymss_core.modules.scnet import SCNet
 
-from rofo.export.families import other_architecture, unsupported_network
+from rofo.export.families.unsupported import other_architecture, unsupported_network
 
 TINY = {
     "dim": 16,

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from rofo.export.graph_cost import graph_cost
+from rofo.export.graph.cost import graph_cost
 
 
 def test_convolutions_cost_their_weights_once_per_place(tmp_path: Path) -> None:

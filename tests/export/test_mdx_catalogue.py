@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from rofo.export.mdx_catalogue import find_mdx23c, find_mdx_net, load_mdx23c, load_mdx_net
+from rofo.export.families.mdx_net.catalogue import find_mdx23c, find_mdx_net, load_mdx23c, load_mdx_net
 
 HALVINGS = 5  # of frames and bins, in every public network but one of 2^7 frames with four
 

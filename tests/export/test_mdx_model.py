@@ -9,11 +9,13 @@ import torch
 import yaml
 from mdx_oracle import ConvOracle, TfcOracle, write_onnx
 
-from rofo.errors import CheckpointError, RofoError, UsageError
-from rofo.export import mdx23c_model, mdx_model
-from rofo.export.config import Facts
-from rofo.export.exporter import export
-from rofo.export.mdx_catalogue import Mdx23cEntry, MdxNetEntry
+from rofo.errors import RofoError, UsageError
+from rofo.export.errors import CheckpointError
+from rofo.export.export import export
+from rofo.export.families.mdx_net import model as mdx_model
+from rofo.export.families.mdx_net.catalogue import Mdx23cEntry, MdxNetEntry
+from rofo.export.families.roformer.config import Facts
+from rofo.export.families.tfc_tdf import model as mdx23c_model
 from rofo.export.model_file import make_graphs, read_model, resolve
 from rofo.manifest import load_manifest
 

@@ -13,10 +13,11 @@ from mdx_oracle import ConvOracle, write_onnx
 from onnx import helper, numpy_helper
 from torch import nn
 
-import rofo.export.mdx_onnx as module
-from rofo.errors import CheckpointError, EngineLoadError
-from rofo.export import onnx_graph
-from rofo.export.mdx_onnx import MdxGraph, read_mdx_onnx, run_original, write_contract
+import rofo.export.families.mdx_net.onnx as module
+from rofo.errors import EngineLoadError
+from rofo.export.errors import CheckpointError
+from rofo.export.families.mdx_net.onnx import MdxGraph, read_mdx_onnx, run_original, write_contract
+from rofo.export.graph import trace as onnx_graph
 
 DIM_F, DIM_T = 64, 16
 N_FFT = 160  # 81 bins, of which 17 are above the network's

@@ -7,15 +7,15 @@ import pytest
 import torch
 from mdx_oracle import ConvOracle, TfcOracle
 
-from rofo.errors import CheckpointError
-from rofo.export.mdx_config import elu_alpha, norm_groups
-from rofo.export.mdx_settings import (
+from rofo.export.errors import CheckpointError
+from rofo.export.families.mdx_net.config import elu_alpha, norm_groups
+from rofo.export.families.mdx_net.settings import (
     conv_tdf_contradictions,
     conv_tdf_norm,
     tfc_tdf_config,
     tfc_tdf_contradictions,
 )
-from rofo.export.mdx_shapes import (
+from rofo.export.families.mdx_net.shapes import (
     ConvTdfShapes,
     TfcTdfShapes,
     conv_tdf_shapes,

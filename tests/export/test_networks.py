@@ -9,14 +9,14 @@ import torch.nn.functional as F
 import yaml
 from oracle import SMALL, Oracle, snr_db, song
 
-from rofo.errors import CheckpointError
-from rofo.export.checkpoint import Checkpoint
-from rofo.export.config import ModelConfig, resolve_config
-from rofo.export.networks.form import PLAIN, Form, tensorrt_form
-from rofo.export.networks.layers import LinearAttention
-from rofo.export.networks.positions import rotary_table
-from rofo.export.networks.roformer import Roformer
-from rofo.export.networks.weights import Weights
+from rofo.export.errors import CheckpointError
+from rofo.export.families.roformer.config import ModelConfig, resolve_config
+from rofo.export.families.roformer.layers import LinearAttention
+from rofo.export.families.roformer.network import Roformer
+from rofo.export.families.roformer.positions import rotary_table
+from rofo.export.graph.form import PLAIN, Form, tensorrt_form
+from rofo.export.graph.weights import Weights
+from rofo.export.source.checkpoint import Checkpoint
 from rofo.manifest import Stft
 from rofo.spectrogram import Spectrogram
 

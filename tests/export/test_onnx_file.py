@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from rofo.errors import CheckpointError
-from rofo.export.mdx_onnx import read_mdx_onnx
+from rofo.export.errors import CheckpointError
+from rofo.export.families.mdx_net.onnx import read_mdx_onnx
 
 PLACES = ["batch", 4, 8, 6]
 

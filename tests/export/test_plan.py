@@ -9,14 +9,16 @@ from pathlib import Path
 import onnx
 import pytest
 
-from rofo.errors import EngineLoadError, ParityError
-from rofo.export import cli, tensorrt
+from rofo.errors import EngineLoadError
+from rofo.export import cli
 from rofo.export.cli import main
-from rofo.export.exporter import export
-from rofo.export.gpus import GIB, GPUS, size_batch
-from rofo.export.graph_cost import Cost, graph_cost
-from rofo.export.networks.form import DTYPES
-from rofo.export.plan import PlanOptions
+from rofo.export.errors import ParityError
+from rofo.export.export import export
+from rofo.export.graph.cost import Cost, graph_cost
+from rofo.export.graph.form import DTYPES
+from rofo.export.plan import tensorrt
+from rofo.export.plan.gpus import GIB, GPUS, size_batch
+from rofo.export.plan.plan import PlanOptions
 from rofo.manifest import file_sha256, load_manifest
 
 
@@ -79,7 +81,7 @@ def test_the_same_checkpoint_gives_the_same_graph(made, checkpoint, tmp_path):
 
 
 def test_a_graph_below_the_gate_leaves_nothing(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("rofo.export.typed_parity.MIN_TYPED_DB", 300.0)
+    monkeypatch.setattr("rofo.export.graph.typed_parity.MIN_TYPED_DB", 300.0)
     older = tmp_path / "tiny.plan"
     older.write_bytes(b"older")
     with pytest.raises(ParityError, match="the gate is 300 dB"):

@@ -8,13 +8,13 @@ from oracle import Oracle
 from planned import read_kernels
 
 from rofo.benchmarks import viperx
-from rofo.export.checkpoint import load_checkpoint
-from rofo.export.config import resolve_config
-from rofo.export.gpus import GPUS
-from rofo.export.networks.form import tensorrt_form
-from rofo.export.networks.roformer import Roformer
-from rofo.export.onnx_graph import write_onnx
-from rofo.export.tensorrt import build_plan
+from rofo.export.families.roformer.config import resolve_config
+from rofo.export.families.roformer.network import Roformer
+from rofo.export.graph.form import tensorrt_form
+from rofo.export.graph.trace import write_onnx
+from rofo.export.plan.gpus import GPUS
+from rofo.export.plan.tensorrt import build_plan
+from rofo.export.source.checkpoint import load_checkpoint
 
 BS = {"stft_n_fft": 2048, "stft_win_length": 2048, "stft_hop_length": 441, "freqs_per_bands": viperx.BANDS}
 SMALL = {"dim": 128, "heads": 2, "dim_head": 64, "depth": 2}

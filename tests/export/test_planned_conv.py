@@ -7,9 +7,9 @@ import pytest
 from planned import Kernel, read_kernels
 from typed_cases import Case, mdx_net, tfc_tdf
 
-from rofo.export.gpus import GPUS
-from rofo.export.tensorrt import build_plan
-from rofo.export.typed_graph import type_graph
+from rofo.export.graph.typed_graph import type_graph
+from rofo.export.plan.gpus import GPUS
+from rofo.export.plan.tensorrt import build_plan
 
 KIM = {"g": 48, "dim_f": 3072, "dim_t": 256, "n_fft": 7680, "bn": 8, "l": 3}
 MDX23C = {"num_channels": 128, "growth": 128, "dim_f": 4096, "dim_t": 256, "n_fft": 8192}

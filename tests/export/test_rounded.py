@@ -7,7 +7,7 @@ import onnx.helper
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from rofo.export.rounded import RoundedGraph
+from rofo.export.graph.rounded import RoundedGraph
 
 KINDS = {TensorProto.FLOAT16: np.float16, TensorProto.BFLOAT16: ml_dtypes.bfloat16}
 SHAPE = (2, 3, 8, 4)

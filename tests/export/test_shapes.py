@@ -4,8 +4,8 @@ import pytest
 import torch
 from pymss_core.modules.bs_roformer import BSRoformer
 
-from rofo.errors import CheckpointError
-from rofo.export.shapes import infer_shapes
+from rofo.export.errors import CheckpointError
+from rofo.export.families.roformer.shapes import infer_shapes
 
 PATH = Path("model.ckpt")
 

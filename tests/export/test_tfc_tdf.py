@@ -8,11 +8,11 @@ import torch
 from mdx_oracle import HOP, TfcOracle, through_engines, through_network
 from oracle import snr_db, song
 
-from rofo.errors import CheckpointError
-from rofo.export.mdx_config import TfcTdfConfig
-from rofo.export.mdx_settings import tfc_tdf_config
-from rofo.export.mdx_shapes import tfc_tdf_shapes
-from rofo.export.networks.tfc_tdf import TfcTdf
+from rofo.export.errors import CheckpointError
+from rofo.export.families.mdx_net.config import TfcTdfConfig
+from rofo.export.families.mdx_net.settings import tfc_tdf_config
+from rofo.export.families.mdx_net.shapes import tfc_tdf_shapes
+from rofo.export.families.tfc_tdf.network import TfcTdf
 
 VARIANTS = {
     "plain": TfcOracle(),

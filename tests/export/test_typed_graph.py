@@ -13,10 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 from oracle import snr_db
 from typed_cases import Case, mdx_net, tfc_tdf
 
-from rofo.export import typed_graph
-from rofo.export.networks.form import Precision
-from rofo.export.rounded import RoundedGraph
-from rofo.export.typed_graph import type_graph
+from rofo.export.graph import typed_graph
+from rofo.export.graph.form import Precision
+from rofo.export.graph.rounded import RoundedGraph
+from rofo.export.graph.typed_graph import type_graph
 
 KINDS: dict[Precision, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 CASES: dict[str, Callable[[], Case]] = {

@@ -7,16 +7,16 @@ import pytest
 import torch
 from oracle import Oracle
 
-from rofo.errors import ParityError
-from rofo.export import typed_parity, verify
-from rofo.export.checkpoint import load_checkpoint
-from rofo.export.config import resolve_config
-from rofo.export.layer_outputs import layer_outputs
-from rofo.export.networks.roformer import Roformer
-from rofo.export.onnx_graph import run_network, write_onnx
-from rofo.export.plan import PlanOptions
-from rofo.export.rounded import RoundedGraph
-from rofo.export.typed_parity import check_typed, layer_parity
+from rofo.export.errors import ParityError
+from rofo.export.families.roformer.config import resolve_config
+from rofo.export.families.roformer.network import Roformer
+from rofo.export.graph import typed_parity, verify
+from rofo.export.graph.layer_outputs import layer_outputs
+from rofo.export.graph.rounded import RoundedGraph
+from rofo.export.graph.trace import run_network, write_onnx
+from rofo.export.graph.typed_parity import check_typed, layer_parity
+from rofo.export.plan.plan import PlanOptions
+from rofo.export.source.checkpoint import load_checkpoint
 from rofo.manifest import Chunk, Stft
 
 KINDS = [

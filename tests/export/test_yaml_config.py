@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from rofo.errors import CheckpointError
-from rofo.export.yaml_config import load_yaml
+from rofo.export.errors import CheckpointError
+from rofo.export.source.yaml_config import load_yaml
 
 # The layout of the field's files, with the tags and numbers that trip a plain loader.
 MODEL = """

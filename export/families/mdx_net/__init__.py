@@ -1,0 +1,1 @@
+"""MDX-Net: kuielab's ConvTDFNet, published as checkpoints and as .onnx files."""

@@ -1,0 +1,1 @@
+"""BS-Roformer and Mel-Band Roformer."""

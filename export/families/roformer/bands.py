@@ -1,0 +1,74 @@
+"""Which frequency bins each band of a Roformer reads: (start bin, count) per band."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from rofo.export.errors import CheckpointError
+
+Bands = tuple[tuple[int, int], ...]
+
+
+def bs_bands(widths: Iterable[int]) -> Bands:
+    """Bands of a BS-Roformer: consecutive, `widths` bins each, from bin 0 up."""
+    bands, start = [], 0
+    for width in widths:
+        bands.append((start, width))
+        start += width
+    return tuple(bands)
+
+
+def mel_bands(sample_rate: int, n_fft: int, num_bands: int) -> Bands:
+    """Bands of a Mel-Band Roformer: overlapping, the bins where a mel filter is above zero.
+
+    The filters are Slaney's (linear below 1 kHz, logarithmic above, unit area), from 0 Hz to half of
+    `sample_rate`, as librosa computes them. Raises CheckpointError where a band would be empty or a bin
+    in no band.
+    """
+    member = _mel_filters(sample_rate, n_fft, num_bands) > 0
+    counts = member.sum(axis=1)
+    starts = member.argmax(axis=1)
+    ends = member.shape[1] - member[:, ::-1].argmax(axis=1)
+    if not (member.any(axis=0).all() and (counts > 0).all() and (ends - starts == counts).all()):
+        raise CheckpointError(
+            f"{num_bands} mel bands at {sample_rate} Hz and n_fft {n_fft} leave bins or bands empty; "
+            "use the sample rate and n_fft the network was trained with"
+        )
+    return tuple(zip(starts.tolist(), counts.tolist(), strict=True))
+
+
+def _mel_filters(sample_rate: int, n_fft: int, num_bands: int) -> npt.NDArray[np.float32]:
+    """Filter weights, float32 [num_bands, bins].
+
+    Computed in float64 and stored in float32, as librosa does: what underflows to zero there must be zero
+    here, or a band would be one bin wider than the weights that were trained on it.
+    """
+    bins = np.fft.rfftfreq(n_fft, 1.0 / sample_rate)
+    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(sample_rate / 2), num_bands + 2))
+    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    triangle = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
+    weights = np.maximum(0.0, triangle).astype(np.float32)
+    filters: npt.NDArray[np.float32] = (weights * (2.0 / (high - low))).astype(np.float32)
+    # MSST forces both corners: no filter reaches bin 0, and the last bin holds about 2e-18 or exactly 0,
+    # depending on the platform.
+    filters[0, 0] = filters[-1, -1] = 1.0
+    return filters
+
+
+# Slaney's mel scale (Auditory Toolbox, 1998): 200/3 Hz per mel up to 1 kHz, then 27 mels per factor 6.4.
+_HZ_PER_MEL = 200.0 / 3
+_LOG_FROM_HZ = 1000.0
+_LOG_FROM_MEL = _LOG_FROM_HZ / _HZ_PER_MEL
+_LOG_STEP = np.log(6.4) / 27
+
+
+def _hz_to_mel(hz: float) -> float:
+    if hz < _LOG_FROM_HZ:
+        return hz / _HZ_PER_MEL
+    return float(_LOG_FROM_MEL + np.log(hz / _LOG_FROM_HZ) / _LOG_STEP)
+
+
+def _mel_to_hz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    logarithmic = _LOG_FROM_HZ * np.exp(_LOG_STEP * (mel - _LOG_FROM_MEL))
+    return np.where(mel < _LOG_FROM_MEL, _HZ_PER_MEL * mel, logarithmic)

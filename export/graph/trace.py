@@ -1,0 +1,141 @@
+"""A network as an ONNX file: traced by torch.export, opset 23, real-valued, static shapes."""
+
+import ast
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import onnx_ir
+import torch
+from onnxscript.optimizer import optimize_ir
+from torch import Tensor, nn
+
+from rofo.export.errors import CheckpointError
+
+OPSET = 23
+
+_SCOPES = "pkg.torch.onnx.name_scopes"  # modules from the outermost inwards, then the node itself
+
+# Above this, weights go into a file of their own: protobuf ends at 2 GB, and for a 640 MB model one file
+# costs 2.9 GB of memory to write, two cost 1.0 GB and let the runtime map the weights.
+INLINE_BYTES = 64 << 20
+
+
+def write_onnx(network: nn.Module, shape: tuple[int, ...], path: Path, *, typed: bool = False) -> Path | None:
+    """Trace `network` for an input of `shape` into `path`; return the file of large weights, if any.
+
+    `typed` keeps 16-bit weights before their casts, and names every node MODULE/OPERATOR_n after the
+    module of the network that it computes. `path` must lie in an empty folder: saving over external
+    weights appends to them.
+    """
+    model = _traced(network, shape, typed=typed)
+    if typed:
+        _name_after_modules(model)
+    return save_onnx(model, path, shape)
+
+
+def save_onnx(model: onnx_ir.Model, path: Path, shape: tuple[int, ...]) -> Path | None:
+    """Save an engine's graph without what tells its origin; return the file of large weights, if any.
+
+    `shape` is that of its input, `path` must lie in an empty folder. Raises CheckpointError where the graph
+    breaks the contract.
+    """
+    _forget_origin(model)
+    data = path.with_name(path.name + ".data") if _weight_bytes(model) > INLINE_BYTES else None
+    onnx_ir.save(model, path, external_data=data.name if data else None)
+    _check(path, shape)
+    return data
+
+
+def _traced(network: nn.Module, shape: tuple[int, ...], *, typed: bool) -> onnx_ir.Model:
+    with _quiet(), torch.inference_mode():
+        program = torch.onnx.export(
+            network.eval(),
+            (torch.zeros(shape),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["mix"],
+            output_names=["stems"],
+            verbose=False,
+            optimize=not typed,
+        )
+    assert program is not None  # only None when a file name is given
+    if typed:
+        # Folding would turn small 16-bit weights before a cast into 32-bit ones: another product.
+        optimize_ir(program.model, should_fold=lambda node: False if _widens(node) else None)
+    return program.model
+
+
+def _widens(node: onnx_ir.Node) -> bool:
+    value = node.inputs[0] if node.op_type == "Cast" else None
+    return value is not None and value.dtype in (onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16)
+
+
+def _name_after_modules(model: onnx_ir.Model) -> None:
+    for i, node in enumerate(model.graph):
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+        module = next((scope for scope in reversed(scopes[:-1]) if scope), "network")
+        node.name = f"{module}/{node.op_type}_{i}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's notes about packages it does not find, and about its own internals, off the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _forget_origin(model: onnx_ir.Model) -> None:
+    """Drop stack traces and module names: they tell the paths of the machine and are half of the graph."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+
+
+def _weight_bytes(model: onnx_ir.Model) -> int:
+    values = model.graph.initializers.values()
+    return sum(value.const_value.nbytes for value in values if value.const_value is not None)
+
+
+def _check(path: Path, shape: tuple[int, ...]) -> None:
+    """Hold the written graph to the contract: names, static shapes, no other operator sets."""
+    onnx.checker.check_model(path)
+    graph = onnx.load(path, load_external_data=False)
+    domains = {node.domain for node in graph.graph.node}
+    found = {value.name: value_shape(value) for value in (*graph.graph.input, *graph.graph.output)}
+    stems = found.get("stems", ())
+    static = all(isinstance(size, int) for size in stems) and (stems[:1], stems[2:]) == (shape[:1], shape[1:])
+    if domains - {""} or found.keys() != {"mix", "stems"} or found["mix"] != shape or not static:
+        raise CheckpointError(
+            f"{path.name}: the graph came out with tensors {found} and operator sets {sorted(domains)}; "
+            "this torch or onnx is not supported, install the version in the manifest of a working export"
+        )
+
+
+def value_shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    """The sizes of a tensor, with a name or "?" for those that are not fixed."""
+    dims = value.type.tensor_type.shape.dim
+    return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in dims)
+
+
+def run_network(network: nn.Module, mix: Tensor) -> Tensor:
+    """The network itself on mix (batch, channels, frames, bins, 2), without gradients."""
+    with torch.inference_mode():
+        out: Tensor = network.eval()(mix)
+    return out

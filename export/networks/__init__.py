@@ -1,1 +1,0 @@
-"""Export-friendly networks that load public state dicts."""

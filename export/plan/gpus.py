@@ -1,0 +1,87 @@
+"""The cards that plans are built for, and how many chunks at once fill one."""
+
+import math
+from dataclasses import dataclass
+
+from rofo.export.graph.cost import Cost
+
+GIB = 1 << 30
+
+# Dense fp16 products with fp32 sums per second, by compute capability, from NVIDIA's architecture papers:
+# A100, RTX 3090, RTX 4090, H100/H200, B200, RTX 5090.
+_RATES = {
+    "8.0": 312e12,
+    "8.6": 71e12,
+    "8.9": 165e12,
+    "9.0": 989e12,
+    "10.0": 2250e12,
+    "12.0": 209e12,
+}
+_USUAL_RATE = 165e12
+
+# A few hundred kernels take below a millisecond to launch: some 5 % of this, which is at peak rates.
+_ENOUGH_SECONDS = 0.010
+
+# Attention is launched with one block row per sequence and head, and CUDA ends at 65,535.
+_MOST_SEQUENCES = 65_535
+
+# A song of four minutes is 60 chunks of eight seconds; the last batch of a song is filled up with nothing.
+_MOST_CHUNKS = 8
+
+# The rest is for the caller's own work, a second context and the copies.
+_MEMORY_SHARE = 0.5
+
+
+# Compute capability 8.0 and all later ones: what TensorRT-RTX builds for unless told otherwise.
+PORTABLE = ("8.0+",)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A card, or a family of them.
+
+    `capabilities` are compute capabilities, `memory` is in bytes, `rate` the peak of fp16 products with
+    fp32 sums in operations per second.
+    """
+
+    name: str
+    capabilities: tuple[str, ...]
+    memory: int
+    rate: float
+
+
+def peak_rate(capability: str) -> float:
+    """Peak of fp16 products with fp32 sums of the largest card of a compute capability."""
+    return _RATES.get(capability, _USUAL_RATE)
+
+
+GPUS = {
+    "rtx4090": Gpu("RTX 4090", ("8.9",), 24 * GIB, peak_rate("8.9")),
+    "rtx3090": Gpu("RTX 3090", ("8.6",), 24 * GIB, peak_rate("8.6")),
+    "rtx5090": Gpu("RTX 5090", ("12.0",), 32 * GIB, peak_rate("12.0")),
+    "portable": Gpu("RTX card of 2020 or later", PORTABLE, 8 * GIB, peak_rate("8.6")),
+}
+
+
+def size_batch(cost: Cost, gpu: Gpu) -> tuple[int, str]:
+    """How many chunks a plan should take at once, and why, in words.
+
+    As many as give the card 10 ms of products, so that launches do not count; no more, for a batch delays
+    its first result and the last one of a song is part empty; and no more than half the card's memory and
+    one launch of attention can hold.
+    """
+    seconds = cost.flop / gpu.rate
+    wanted = math.ceil(_ENOUGH_SECONDS / seconds) if seconds else 1
+    room = int((_MEMORY_SHARE * gpu.memory - cost.weights) // max(cost.live, 1))
+    limits = {
+        f"{wanted} give it {1000 * wanted * seconds:.0f} ms of work at once": wanted,
+        f"more would need over half of {gpu.memory / GIB:.0f} GiB": room,
+        "more would delay the first result and be empty at the end of a song": _MOST_CHUNKS,
+        "more sequences do not fit one launch of attention": _MOST_SEQUENCES // max(cost.sequences, 1),
+    }
+    why = min(limits, key=lambda reason: limits[reason])
+    batch = max(1, limits[why])
+    if wanted == 1:
+        why = "which fills it"
+    work = f"{cost.flop / 1e12:.3g} TFLOP, {1000 * seconds:.3g} ms of an {gpu.name} at its peak"
+    return batch, f"batch {batch}: a chunk is {work}; {why}"

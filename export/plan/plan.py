@@ -1,0 +1,104 @@
+"""From a model to a plan: typed graph, batch, gate, build."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rofo.export.graph.cost import graph_cost
+from rofo.export.graph.form import Form, Precision, tensorrt_form
+from rofo.export.plan.gpus import Gpu, size_batch
+from rofo.export.plan.tensorrt import Backend, build_plan, load_builder, target_gpu
+from rofo.manifest import EngineFile, file_sha256
+
+Trace = Callable[[Path, int], None]
+"""Writes a graph into a file in an empty folder, for a batch of so many chunks."""
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What kind of plan to build.
+
+    `precision` is that of matrix products, `attention` that of attention where it differs. `gpu` is a name
+    of rofo.export.plan.gpus.GPUS, None the builder's default. `batch` None takes as many chunks as fill
+    the card. `diagnose` measures every layer.
+    """
+
+    backend: Backend = "tensorrt-rtx"
+    precision: Precision = "fp16"
+    attention: Precision | None = None
+    gpu: str | None = None
+    batch: int | None = None
+    diagnose: bool = False
+
+    @property
+    def form(self) -> Form:
+        """Arrangement and types of the graph that the plan is built from."""
+        return tensorrt_form(self.precision, self.attention)
+
+    @property
+    def types(self) -> str:
+        """The types in words."""
+        island = self.attention not in (None, self.precision)
+        return f"{self.precision} with {self.attention} attention" if island else self.precision
+
+    def target(self) -> Gpu:
+        """The card; raises EngineLoadError where the builder or, if it needs one, the card is missing."""
+        load_builder(self.backend)
+        return target_gpu(self.backend, self.gpu)
+
+
+@dataclass(frozen=True)
+class TypedGraph:
+    """A typed network as ONNX files: `one` for a single chunk, to be measured; `file` for `batch` at once."""
+
+    one: Path
+    file: Path
+    batch: int
+
+
+def write_typed(
+    trace: Trace, folder: Path, options: PlanOptions, gpu: Gpu, stage: Callable[[str], None]
+) -> TypedGraph:
+    """Write what `trace` gives for one chunk, and for as many as `options` or the card ask for."""
+    one = _traced(trace, 1, folder)
+    batch = options.batch
+    if batch is None:
+        batch, reason = size_batch(graph_cost(one), gpu)
+        stage(reason)
+    return TypedGraph(one, one if batch == 1 else _traced(trace, batch, folder), batch)
+
+
+def write_plan(
+    graph: TypedGraph, plan: Path, options: PlanOptions, gpu: Gpu, stage: Callable[[str], None]
+) -> EngineFile:
+    """Build `plan` from a typed graph; its entry in the manifest."""
+    stage(f"building the plan for an {gpu.name}")
+    built = build_plan(graph.file, plan, backend=options.backend, gpu=gpu, stage=stage)
+    return EngineFile(
+        file=plan.name,
+        backend=options.backend,
+        backend_version=built.version,
+        precision=options.precision,
+        compute_capabilities=built.compute_capabilities,
+        batch=graph.batch,
+        sha256=file_sha256(plan),
+        onnx_sha256=_sha256(graph.file),
+        device_memory=built.device_memory or graph_cost(graph.file).memory,
+    )
+
+
+def _traced(trace: Trace, batch: int, folder: Path) -> Path:
+    inside = folder / f"typed-{batch}"
+    inside.mkdir()
+    graph = inside / "typed.onnx"
+    trace(graph, batch)
+    return graph
+
+
+def _sha256(graph: Path) -> str:
+    """Of the graph and, after it, its weights where they lie in a file of their own."""
+    digest = hashlib.sha256()
+    for file in sorted(graph.parent.glob(f"{graph.name}*")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
