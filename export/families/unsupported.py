@@ -2,7 +2,10 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rofo.export.families.family import Family
 
 # Roformers with something added that changes what they compute: (pattern in a key, name).
 _VARIANTS = (
@@ -30,7 +33,6 @@ _OTHERS = (
 _YAML_OPTIONS = (
     ({"time_conformer_depth"}, "conformer"),
     ({"freq_bins", "embed_dim"}, "conformer"),
-    ({"num_subbands", "num_scales"}, "TFC-TDF v3 (MDX23C)"),
     ({"band_SR"}, "SCNet"),
     ({"num_dplayer"}, "SCNet"),
     ({"bandsplit_ratios"}, "SCNet"),
@@ -43,7 +45,6 @@ _YAML_OPTIONS = (
     ({"num_subbands", "num_channels"}, "segmentation network"),
     ({"n_split_enc"}, "Moises-Light"),
 )
-_YAML_TYPES = frozenset(("bs_roformer", "mel_band_roformer"))
 
 
 def unsupported_network(keys: Iterable[str]) -> str | None:
@@ -54,12 +55,12 @@ def unsupported_network(keys: Iterable[str]) -> str | None:
     return next((name for pattern, name in patterns if any(re.search(pattern, key) for key in keys)), None)
 
 
-def other_architecture(config: Mapping[str, Any]) -> str | None:
-    """What a yaml describes when it is not a Roformer's; None for a Roformer's or one that gives no hint."""
+def described_by(config: Mapping[str, Any], family: "Family", families: Iterable["Family"]) -> str | None:
+    """What a yaml describes when it is not of this family; None where it is, or gives no hint."""
     training = config.get("training")
     declared = [config.get("model_type"), training.get("model_type") if isinstance(training, dict) else None]
     for name in declared:
-        if isinstance(name, str) and name not in _YAML_TYPES:
+        if isinstance(name, str) and name not in family.yaml_types:
             return name
     model = config.get("model")
     if isinstance(model, str):
@@ -67,4 +68,7 @@ def other_architecture(config: Mapping[str, Any]) -> str | None:
     if "cls" in config and "kwargs" in config:
         return "Bandit v2"
     options = set(model) if isinstance(model, dict) else set()
-    return next((name for hints, name in _YAML_OPTIONS if hints <= options), None)
+    if any(hints <= options for hints in family.yaml_hints):
+        return None
+    others = [(hints, other.name) for other in families if other is not family for hints in other.yaml_hints]
+    return next((name for hints, name in (*others, *_YAML_OPTIONS) if hints <= options), None)

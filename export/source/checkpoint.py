@@ -1,13 +1,10 @@
 """Any public checkpoint file -> a flat state dict, without running the code that a pickle may carry."""
 
-import hashlib
 import json
-import os
 import pickle
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from rofo.export.errors import CheckpointError
-from rofo.export.source.file_kind import Kind, check_zip, file_kind
+from rofo.export.source import Source
+from rofo.export.source.file_kind import Kind, check_zip, digests, file_kind
 
 # weights_only could be bypassed before 2.6 (CVE-2025-32434) and corrupt memory before 2.10 (CVE-2026-24747).
 _OLDEST_TORCH = (2, 10)
-_TAIL_BYTES = 10_240_000  # UVR's model tables are keyed by the MD5 of a file's last 10000 KiB
 _LARGEST_FLOAT32 = torch.finfo(torch.float32).max
 _WRAPPERS = ("state", "state_dict", "model_state_dict", "model", "best_state")
 _PREFIXES = ("module.", "_orig_mod.", "generator.", "model.")
@@ -28,24 +25,7 @@ _DEEPEST_WRAPPING = 4
 _DEMUCS = "a Demucs package: not supported yet; give a Roformer, an MDX-Net or an MDX23C"
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a checkpoint file holds.
-
-    `state` maps the network's own key names to CPU tensors in the dtype they were saved in; whoever builds
-    from it may pop entries as it goes, so that no second copy of the weights is ever in memory.
-    `tail_md5` is the MD5 of the last 10,240,000 bytes. `hyper_parameters` is plain JSON data from a
-    Lightning file, else empty.
-    """
-
-    path: Path
-    sha256: str
-    tail_md5: str
-    state: dict[str, torch.Tensor]
-    hyper_parameters: dict[str, Any]
-
-
-def load_checkpoint(path: str | Path, *, unsafe_pickle: bool = False) -> Checkpoint:
+def load_checkpoint(path: str | Path, *, unsafe_pickle: bool = False) -> Source:
     """Read a checkpoint of any container: torch.save (zip or old pickle), Lightning, safetensors.
 
     Wrappers and the prefixes of DataParallel, torch.compile and GAN training are taken off. Pickled code
@@ -65,7 +45,7 @@ def load_checkpoint(path: str | Path, *, unsafe_pickle: bool = False) -> Checkpo
     state = _strip_prefixes(_unwrap(path, container))
     _check_state(path, state)
     plain = {key: value.detach() for key, value in state.items()}
-    return Checkpoint(path, sha256, tail_md5, plain, hyper_parameters)
+    return Source(path, sha256, tail_md5, plain, hyper_parameters)
 
 
 def _require_torch(path: Path) -> None:
@@ -75,15 +55,6 @@ def _require_torch(path: Path) -> None:
             f"{path}: not opened, torch {torch.__version__} has known holes in its safe loader; "
             "install torch 2.10 or newer"
         )
-
-
-def digests(path: Path) -> tuple[str, str]:
-    """The sha256 of the file and the MD5 of its tail, in constant memory."""
-    with path.open("rb", buffering=0) as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-        tail = hashlib.md5(file.readall() or b"", usedforsecurity=False).hexdigest()
-    return sha256, tail
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:

@@ -1,5 +1,7 @@
 """What a file is, from its first bytes: a model we can open, or a plain word on what it is instead."""
 
+import hashlib
+import os
 import string
 import struct
 import zipfile
@@ -13,6 +15,7 @@ from rofo.export.errors import CheckpointError
 Kind = Literal["zip", "pickle", "safetensors", "onnx"]
 
 _SNIFFED_BYTES = 512
+_TAIL_BYTES = 10_240_000  # UVR's model tables are keyed by the MD5 of a file's last 10000 KiB
 _MAX_SAFETENSORS_HEADER = 100_000_000  # the format's own limit
 _TEXT = frozenset(string.printable.encode()) | frozenset(range(0x80, 0x100))
 
@@ -48,6 +51,15 @@ def file_kind(path: Path) -> Kind:
     if _is_onnx(head):
         return "onnx"
     raise CheckpointError(f"{path}: {_what_else(head)}")
+
+
+def digests(path: Path) -> tuple[str, str]:
+    """The sha256 of the file and the MD5 of its tail, in constant memory."""
+    with path.open("rb", buffering=0) as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        tail = hashlib.md5(file.readall() or b"", usedforsecurity=False).hexdigest()
+    return sha256, tail
 
 
 def check_zip(path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from rofo.export.families.roformer.band_layout import Layout
 from rofo.export.families.roformer.settings import Settings
 from rofo.export.families.roformer.shapes import Shapes
+from rofo.export.source.msst import Section
 from rofo.text import short
 
 # What the network's class takes but training, a faster kernel or nothing at all uses.
@@ -44,51 +45,6 @@ _READ = frozenset(
         "use_shared_bias",  # told by keys alone: the yaml of one Roformer-SW file travels with another
     )
 )
-
-
-class Section:
-    """Typed look-ups in one section of a yaml; what is wrong is collected, so that all is told at once."""
-
-    def __init__(self, config: Mapping[str, Any], name: str, problems: list[str]) -> None:
-        self.name, self.problems = name, problems
-        raw = config.get(name)
-        self.values: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {}
-        if raw is not None and not isinstance(raw, Mapping):
-            problems.append(f"{name} is {raw!r}, not a section")
-
-    def integer(self, key: str) -> int | None:
-        """A whole number above zero."""
-        value = self.values.get(key)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        good = isinstance(value, int) and not isinstance(value, bool) and value > 0
-        return None if self._checked(key, good, "a positive whole number") is None else value
-
-    def flag(self, key: str) -> bool | None:
-        """True or false."""
-        value: bool | None = self._checked(key, isinstance(self.values.get(key), bool), "true or false")
-        return value
-
-    def text(self, key: str) -> str | None:
-        """Text."""
-        value: str | None = self._checked(key, isinstance(self.values.get(key), str), "text")
-        return value
-
-    def names(self, key: str) -> tuple[str, ...] | None:
-        """A list of texts."""
-        value = self.values.get(key)
-        good = isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
-        checked = self._checked(key, good, "a list of names")
-        return None if checked is None else tuple(checked)
-
-    def _checked(self, key: str, good: bool, what: str) -> Any:
-        value = self.values.get(key)
-        if value is None:
-            return None
-        if not good:
-            self.problems.append(f"{self.name}.{key} is {short(value)}, not {what}")
-            return None
-        return value
 
 
 def msst_settings(config: Mapping[str, Any], shapes: Shapes, problems: list[str]) -> Settings:
