@@ -72,9 +72,9 @@ def describe(
 ) -> Description:
     """Ask everybody: the weights, the command line (`given`), the yaml or else the catalogue, the family.
 
-    Names of `given` are those of rofo.export.facts, and `chunk_seconds`. The state of the source must still be
-    whole; it is only looked at. Raises CheckpointError for an option that means nothing for the family, for the
-    yaml of another network, and for weights that are not whole.
+    Names of `given` are those of rofo.export.facts, and `chunk_seconds`. The state of the source must still
+    be whole; it is only looked at. Raises CheckpointError for an option that means nothing for the family,
+    for the yaml of another network, and for weights that are not whole.
     """
     given = {name: value for name, value in (given or {}).items() if value is not None}
     _refuse_options(source.path, family, given)

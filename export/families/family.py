@@ -20,9 +20,9 @@ class Family:
 
     A subclass lives in a folder of its own and is registered in rofo.export.families. `name` is the folder's.
     `options` are the facts that the command line may supply (names of rofo.export.facts). `yaml_types` are
-    the names that a yaml's model_type may give it, `yaml_hints` sets of options in a yaml's model section that
-    only this family has. `stages` is a regular expression for the names of the engine's modules whose outputs
-    a diagnosis compares. `keeps_silence`: whether silence must come out as silence.
+    the names that a yaml's model_type may give it, `yaml_hints` sets of options in a yaml's model section
+    that only this family has. `stages` is a regular expression for the names of the engine's modules whose
+    outputs a diagnosis compares.
     """
 
     name: ClassVar[str]
@@ -38,8 +38,8 @@ class Family:
     def weights(self, source: Source) -> dict[str, Any]:
         """The facts that keys and shapes decide, under the names of the public yaml; always `architecture`.
 
-        Raises CheckpointError where a key that the network cannot be without is missing or misshapen, or where
-        it is a variant that is not supported, by name. The state is left as it is.
+        Raises CheckpointError where a key that the network cannot be without is missing or misshapen. The
+        state is left as it is.
         """
         raise NotImplementedError
 
@@ -105,7 +105,7 @@ class Family:
     def engine(self, network: nn.Module, facts: Facts, form: Form) -> nn.Module:
         """The arrangement that an engine of this form runs best, derived from the loaded plain network.
 
-        Same input and output. Number types are those of `form`. Raises CheckpointError where the chunk does not
-        suit the network, UsageError for types that it does not have.
+        Same input and output. Number types are those of `form`. Raises CheckpointError where the chunk does
+        not suit the network, UsageError for types that it does not have.
         """
         raise NotImplementedError

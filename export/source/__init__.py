@@ -29,7 +29,7 @@ class Source:
 def read_source(path: Path, *, unsafe_pickle: bool = False) -> Source:
     """Read a checkpoint or an .onnx file, judged by its content.
 
-    Pickled code runs only with `unsafe_pickle`. Raises CheckpointError for everything else, saying what it is.
+    Pickled code runs only with `unsafe_pickle`. Raises CheckpointError for all else, saying what it is.
     """
     from rofo.export.source.checkpoint import load_checkpoint
     from rofo.export.source.file_kind import digests, file_kind
