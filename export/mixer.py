@@ -8,7 +8,7 @@ import torch
 import rofo
 from rofo.errors import ManifestError, UsageError
 from rofo.export.errors import CheckpointError
-from rofo.export.source.checkpoint import Checkpoint
+from rofo.export.source import Source as Checkpoint
 from rofo.manifest import (
     Manifest,
     Member,
