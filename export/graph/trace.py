@@ -27,7 +27,7 @@ INLINE_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Tensors:
-    """The inputs of an engine, by name with their shapes, in the order of the network's arguments; its outputs."""
+    """An engine's inputs, by name with their shapes, in the order of the network's arguments; its outputs."""
 
     inputs: Mapping[str, tuple[int, ...]]
     outputs: tuple[str, ...]
@@ -132,8 +132,8 @@ def _check(path: Path, tensors: Tensors) -> None:
     if domains - {""} or not right or not static:
         raise CheckpointError(
             f"{path.name}: the graph came out with tensors {inputs} -> {outputs} and operator sets "
-            f"{sorted(domains)}; this torch or onnx is not supported, install the version in the manifest of a "
-            "working export"
+            f"{sorted(domains)}; this torch or onnx is not supported, install the version in the manifest of "
+            "a working export"
         )
 
 
