@@ -71,18 +71,18 @@ def test_entries_of_masks_say_how_their_network_is_run():
         facts = entry.facts
         assert facts["dim"] % 64 == 0 and 1 <= facts["depth"] <= 24
         assert facts["sample_rate"] == 44100 and facts["hop_length"] in (441, 512, 882)
-        # One public yaml is not a whole number of hops: Roformer-SW as Logic's users run it, 236 samples over.
+        # One public yaml has no whole number of hops: Roformer-SW as Logic's users run it, 236 samples over.
         over = 236 if facts.get("shared_bias") == "linear_62" else 0
         assert facts["chunk"] % facts["hop_length"] == over, entry.name
 
 
 def test_entries_of_convolutions_say_how_uvr_runs_them():
     entries = [entry for entry in ENTRIES if "dim_t" in entry.facts]
-    assert len(entries) == 54
+    assert len(entries) == 53
     for entry in entries:
         facts = entry.facts
         assert facts["n_fft"] % 256 == 0 and facts["dim_t"] % 2 == 0
-        assert 0.9 < facts.get("compensate", 1) < 1.1
+        assert 1.0 <= facts.get("compensate", 1) <= 1.8
 
 
 @pytest.mark.parametrize(("file", "frames"), FRAMES.items(), ids=FRAMES)

@@ -27,7 +27,7 @@ def test_a_new_family_is_exported_and_separates(toy, toy_checkpoint, song):
 
 def test_an_engine_whose_form_is_wrong_does_not_pass(toy, toy_checkpoint):
     toy.slip = 1.001
-    with pytest.raises(ParityError, match="60.0 dB from the network on loud music"):
+    with pytest.raises(ParityError, match=r"60\.0 dB from the network on loud music"):
         export_checkpoint(toy_checkpoint, options())
     assert not toy_checkpoint.with_suffix(".onnx").exists()
 
@@ -65,5 +65,5 @@ def test_an_option_that_means_nothing_is_refused(toy, toy_checkpoint):
 def test_an_unknown_network_is_refused_by_what_it_begins_with(tmp_path):
     path = tmp_path / "other.pt"
     torch.save({"strange.weight": torch.ones(1)}, path)
-    with pytest.raises(CheckpointError, match="begins with 'strange.weight'"):
+    with pytest.raises(CheckpointError, match=r"begins with 'strange\.weight'"):
         export_checkpoint(path)
