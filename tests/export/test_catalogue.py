@@ -78,7 +78,7 @@ def test_entries_of_masks_say_how_their_network_is_run():
 
 def test_entries_of_convolutions_say_how_uvr_runs_them():
     entries = [entry for entry in ENTRIES if "dim_t" in entry.facts]
-    assert len(entries) == 53
+    assert len(entries) == 52
     for entry in entries:
         facts = entry.facts
         assert facts["n_fft"] % 256 == 0 and facts["dim_t"] % 2 == 0
