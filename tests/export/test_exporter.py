@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from toy import GIVEN, write
 
 import rofo.export.export as path_of_a_checkpoint
-from rofo.engines import open_engine
+from rofo.engines import EngineSettings, open_engine
 from rofo.errors import EngineLoadError, OutputWriteError, UsageError
 from rofo.export import CheckpointError, ExportOptions, ParityError, export_checkpoint
 from rofo.export.cli import main
@@ -124,10 +124,10 @@ def test_large_weights_go_to_a_file_of_their_own(attempt, monkeypatch, tmp_path,
     (entry,) = load_manifest(report.files[1]).engines
     assert (entry.data, entry.data_sha256) == ("toy.onnx.data", file_sha256(tmp_path / "out/toy.onnx.data"))
     paths = [tmp_path / folder / "toy.onnx" for folder in ("inline", "out")]
-    mix = gates.loud_chunk(load_manifest(paths[0]))
+    inputs = gates.loud_chunk(load_manifest(paths[0]))
     for backend in ("openvino", "onnxruntime"):
         stems = [
-            open_engine(path, load_manifest(path), backend=backend, precision="fp32").run(mix)
+            open_engine(path, load_manifest(path), EngineSettings(backend, "fp32")).run(inputs)["stems"]
             for path in paths
         ]
         assert snr_db(*stems) > 120
@@ -317,7 +317,7 @@ def test_what_leaks_into_quiet_music_is_refused_of_a_network_that_may_hum(attemp
 
 
 def test_a_network_that_gives_nan_is_refused(attempt, older, toy, monkeypatch):
-    monkeypatch.setattr(toy, "original", lambda *_: lambda mix: np.full((1, 1), np.nan, np.float32))
+    monkeypatch.setattr(toy, "original", lambda *_: lambda _: {"stems": np.full((1, 1), np.nan)})
     with pytest.raises(ParityError, match="the network itself gives non-finite samples on loud music"):
         attempt()
     assert_untouched(older)
@@ -333,10 +333,10 @@ def test_without_a_backend_only_no_verify_goes_on(attempt, monkeypatch):
 def test_bf16_is_measured_but_never_gated(attempt, monkeypatch):
     real = gates.open_engine
 
-    def opened(path, manifest, *, backend, precision):
-        if precision == "bf16":
+    def opened(path, manifest, settings):
+        if settings.precision == "bf16":
             raise EngineLoadError("no bf16 here")
-        return real(path, manifest, backend=backend, precision=precision)
+        return real(path, manifest, settings)
 
     monkeypatch.setattr(gates, "open_engine", opened)
     assert [(p.backend, p.precision) for p in attempt().manifest.parity] == [("openvino", "fp32")]
@@ -344,14 +344,14 @@ def test_bf16_is_measured_but_never_gated(attempt, monkeypatch):
     class Worst:
         backend, precision, batch = "openvino", "bf16", 1
 
-        def run(self, mix):
-            return np.full((1, 1, *mix.shape[1:]), np.nan, np.float32)
+        def run(self, inputs):
+            return {"stems": np.full((1, 1, *inputs["mix"].shape[1:]), np.nan, np.float32)}
 
         def close(self):
             pass
 
-    def worst(path, manifest, *, backend, precision):
-        return Worst() if precision == "bf16" else real(path, manifest, backend=backend, precision=precision)
+    def worst(path, manifest, settings):
+        return Worst() if settings.precision == "bf16" else real(path, manifest, settings)
 
     monkeypatch.setattr(gates, "open_engine", worst)
     manifest = attempt().manifest
@@ -361,9 +361,9 @@ def test_bf16_is_measured_but_never_gated(attempt, monkeypatch):
 
 def test_the_test_signal_is_loud_fixed_and_of_the_engines_shape(exported):
     manifest = load_manifest(exported())
-    mix = gates.loud_chunk(manifest)
+    mix = gates.loud_chunk(manifest)["mix"]
     assert (mix.shape, mix.dtype) == ((1, 2, 126, 129, 2), np.float32)
-    np.testing.assert_array_equal(mix, gates.loud_chunk(manifest))
+    np.testing.assert_array_equal(mix, gates.loud_chunk(manifest)["mix"])
     assert np.abs(mix).max() > 10
     assert (np.abs(mix).max(axis=(0, 1, 2, 4)) > 0.1).all()  # every bin is heard
 
