@@ -12,7 +12,7 @@ from rofo.console import command_line, note
 if TYPE_CHECKING:
     from rofo.export.plan.plan import PlanOptions
 
-# Names of rofo.export.plan.gpus.GPUS and rofo.export.graph.form.DTYPES: --help is not to load torch.
+# Names of rofo.export.plan.gpus.GPUS and rofo.export.graph.types.DTYPES: --help is not to load torch.
 _GPUS = ("rtx4090", "rtx3090", "rtx5090", "portable")
 _PRECISIONS = ("fp32", "fp16", "bf16")
 _SCHEMES = ("fade", "hann", "trim", "rectangular", "outer")
@@ -52,6 +52,9 @@ _SCHEMES = ("fade", "hann", "trim", "rectangular", "outer")
     "--batch",
     type=click.IntRange(1),
     help="Chunks per engine run. Default: 1 for ONNX; for a plan as many as fill the card.",
+)
+@click.option(
+    "--facts", "only_facts", is_flag=True, help="Print what is known of CHECKPOINT and who says it, and stop."
 )
 @click.option("--diagnose", is_flag=True, help="Tell how far every layer of the plan's graph is from fp32.")
 @click.option("--chunk", type=float, metavar="SECONDS", help="Length of a chunk, instead of the yaml's.")
@@ -106,6 +109,7 @@ def main(
     attention: str | None,
     gpu: str | None,
     batch: int | None,
+    only_facts: bool,
     diagnose: bool,
     chunk: float | None,
     hop_length: int | None,
@@ -129,38 +133,38 @@ def main(
 
     The engines are compared with the network before anything is written.
     """
-    from rofo.export.export import export
-    from rofo.export.families.roformer.config import Facts
+    from rofo.export.export import ExportOptions, export_checkpoint, facts_report
 
-    names = tuple(name.strip() for name in stems.split(",")) if stems else None
-    facts = Facts(
-        hop_length=hop_length,
-        n_fft=n_fft,
-        sample_rate=sample_rate,
-        chunk=chunk,
-        stems=names,
-        compensate=compensate,
-        scheme=scheme,  # type: ignore[arg-type]
-        zero_dc=zero_dc,
-        skip_connection=skip_connection,
-        normalize=normalize,
-        rotary=rotary,  # type: ignore[arg-type]
-    )
+    given = {
+        "hop_length": hop_length,
+        "n_fft": n_fft,
+        "sample_rate": sample_rate,
+        "chunk_seconds": chunk,
+        "stems": tuple(name.strip() for name in stems.split(",")) if stems else None,
+        "compensate": compensate,
+        "scheme": scheme,
+        "zero_dc": zero_dc,
+        "skip_connection": skip_connection,
+        "normalize": normalize,
+        "rotary": rotary,
+    }
     targets = targets or ("onnx", *(["tensorrt-rtx"] if find_spec("tensorrt_rtx") else []))
-    report = export(
-        checkpoint,
-        config=config,
+    options = ExportOptions(
         output=output,
-        facts=facts,
+        config=config,
+        given={name: value for name, value in given.items() if value is not None},
         members=members,
         batch=batch or 1,
         onnx="onnx" in targets,
-        plan=_plan(targets, precision, attention, gpu, batch, diagnose=diagnose),
-        check=not no_verify,
+        plan=None if only_facts else _plan(targets, precision, attention, gpu, batch, diagnose=diagnose),
+        verify=not no_verify,
         sha256=sha256,
         unsafe_pickle=unsafe_pickle,
-        stage=note,
     )
+    if only_facts:
+        click.echo(facts_report(checkpoint, options))
+        return
+    report = export_checkpoint(checkpoint, options, note)
     for parity in report.parity:
         where = "" if parity.measured_on == "engine" else f" ({parity.measured_on})"
         note(f"{parity.backend} {parity.precision}: {parity.snr_db:.1f} dB from the network{where}")

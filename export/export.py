@@ -1,105 +1,118 @@
-"""Model file to engine files, in order: read, build, write, verify, and only then put the files in place."""
+"""The path of a checkpoint: read, describe, load, write graphs, compare, and only then put files in place."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import torch
+from torch import nn
 
-import rofo
-from rofo.errors import ManifestError, UsageError
+from rofo.errors import EngineLoadError, UsageError
 from rofo.export.errors import CheckpointError
-from rofo.export.families.roformer.config import Facts, ModelConfig
-from rofo.export.graph import verify
-from rofo.export.graph.graphs import Graphs
-from rofo.export.graph.layer_outputs import LayerOutput
-from rofo.export.graph.trace import OPSET
-from rofo.export.graph.typed_parity import LayerParity, check_typed, layer_parity
+from rofo.export.facts import report
+from rofo.export.families import describe, find_family, load_network
+from rofo.export.graph.diagnosis import LayerOutput, LayerParity, layer_outputs, layer_parity
+from rofo.export.graph.gates import Reference, check_engine, check_typed, loud_chunk, reference
+from rofo.export.graph.trace import OPSET, write_onnx
+from rofo.export.graph.types import Form
 from rofo.export.mixer import is_mixer, mixer_manifest
-from rofo.export.model_file import ModelFile, geometry, make_graphs, read_model, resolve, summary
+from rofo.export.model import Model
 from rofo.export.plan.gpus import Gpu
-from rofo.export.plan.plan import PlanOptions, write_plan, write_typed
-from rofo.export.source.checkpoint import Checkpoint
+from rofo.export.plan.plan import PlanOptions, TypedGraph, write_plan, write_typed
+from rofo.export.source import Source, read_source
 from rofo.export.staging import placed, staging
-from rofo.manifest import EngineFile, Manifest, MixerManifest, OverlapAdd, Parity, Source, file_sha256
+from rofo.manifest import EngineFile, Manifest, MixerManifest, Parity, file_sha256, load_manifest
+
+Stage = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to make of a checkpoint, and how.
+
+    `output` is a path without suffix, by default the checkpoint's; `config` its yaml; `given` facts that the
+    user supplies, by the names of rofo.export.facts. `members` are the engines that a mixer joins. `batch` is
+    the number of chunks the ONNX engine takes at once; `onnx` False leaves it out. `plan` tells what kind of
+    plan to build. `verify` False skips the comparison with the network. `sha256` is what the file must have.
+    """
+
+    output: Path | None = None
+    config: Path | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+    members: Sequence[Path] = ()
+    batch: int = 1
+    onnx: bool = True
+    plan: PlanOptions | None = None
+    verify: bool = True
+    sha256: str | None = None
+    unsafe_pickle: bool = False
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The files written and what they hold; `layers` where a diagnosis was asked for."""
+    """The files written and what they hold; `parity` of the engines made now, `layers` if diagnosed."""
 
     files: tuple[Path, ...]
     manifest: Manifest | MixerManifest
+    parity: tuple[Parity, ...] = ()
     layers: tuple[LayerParity, ...] = ()
 
-    @property
-    def parity(self) -> tuple[Parity, ...]:
-        """What was measured; nothing for a mixer, whose members were."""
-        return self.manifest.parity if isinstance(self.manifest, Manifest) else ()
 
-
-def export(
-    checkpoint: str | Path,
-    *,
-    config: str | Path | None = None,
-    output: str | Path | None = None,
-    facts: Facts | None = None,
-    members: Sequence[Path] = (),
-    batch: int = 1,
-    onnx: bool = True,
-    plan: PlanOptions | None = None,
-    check: bool = True,
-    sha256: str | None = None,
-    unsafe_pickle: bool = False,
-    stage: Callable[[str], None] = lambda _: None,
+def export_checkpoint(
+    checkpoint: Path, options: ExportOptions = ExportOptions(), stage: Stage = lambda _: None
 ) -> ExportReport:
     """Write OUTPUT.onnx (and OUTPUT.onnx.data for large weights), OUTPUT.plan if asked, and OUTPUT.json.
 
-    `output` is a path without suffix, by default the checkpoint's. `batch` is the number of chunks the
-    ONNX engine takes at once; `onnx` False leaves it out. `plan` tells what kind of plan to build. `sha256`
-    is what the checkpoint must have. `members` are the engines that a mixer joins. `stage` is told what is
-    going on. Nothing is written unless every step succeeds.
-    Raises CheckpointError, ParityError, OutputWriteError, EngineLoadError.
+    `stage` is told what is going on. Nothing is written unless every step succeeds; where OUTPUT.json
+    describes engines of the same checkpoint and facts already, the new ones are added to it.
+    Raises CheckpointError, ParityError, OutputWriteError, EngineLoadError, UsageError.
     """
-    source = Path(checkpoint)
-    stem = Path(output) if output is not None else source.with_suffix("")
-    if batch < 1:
-        raise UsageError(f"batch is {batch}; give 1 or more")
-    if stem.name in ("", ".."):
-        raise UsageError(f"{stem}: not a name for the engine; give the path of the results without suffix")
-    if not onnx and plan is None:
-        raise UsageError(f"{stem}: neither an ONNX file nor a plan to be written; choose one or both")
-    gpu = plan.target() if plan else None
-    stage(f"reading {source}")
-    file = read_model(source, unsafe_pickle=unsafe_pickle)
-    if sha256 and sha256.lower() != file.sha256:
-        raise CheckpointError(f"{source}: its sha256 is {file.sha256}, not {sha256}; download it again")
-    if isinstance(file, Checkpoint) and is_mixer(file):
-        return _mixer(file, members, stem)
-    if members:
-        raise UsageError(f"{source}: not a mixer, only that has members; leave --member out")
-    model = resolve(file, yaml=Path(config) if config else None, facts=facts or Facts())
-    stage(f"building {summary(model)}")
-    graphs = make_graphs(file, model, unsafe_pickle=unsafe_pickle)
-    work = _Work(stem.name, model, file, graphs, check=check, stage=stage)
+    stem = _stem(checkpoint, options)
+    gpu = options.plan.target() if options.plan else None
+    stage(f"reading {checkpoint}")
+    source = _read(checkpoint, options)
+    if is_mixer(source):
+        manifest = mixer_manifest(source, options.members, stem)
+        with staging(stem) as folder:
+            return ExportReport(placed([_described(folder, stem, manifest)], stem.parent), manifest)
+    if options.members:
+        raise UsageError(f"{checkpoint}: not a mixer, only that has members; leave --member out")
+    family = find_family(source)
+    description = describe(family, source, options.config, options.given)
+    model = Model.of(family, source, description, stem.name)
+    stage(f"building {model.summary}")
+    network = load_network(family, source, model.facts)
+    wanted = None
+    if options.verify:
+        stage("running the network for comparison")
+        silent = family.keeps_silence(model.facts)
+        wanted = reference(model, family.original(source, model.facts, network), keeps_silence=silent)
     with staging(stem) as folder:
-        parts = [work.onnx(folder, batch)] if onnx else []
-        if plan and gpu:
-            parts.append(work.plan(folder, plan, gpu))
-        manifest = work.manifest(parts)
-        description = folder / f"{stem.name}.json"
-        description.write_text(manifest.to_json(), encoding="utf-8")
-        files = placed([*(file for part in parts for file in part.files), description], stem.parent)
-    return ExportReport(files, manifest, tuple(layer for part in parts for layer in part.layers))
+        onnx = _write_onnx(model, network, folder, options.batch, stage) if options.onnx else None
+        typed = None
+        if options.plan and gpu:
+            typed = _write_typed(model, network, folder, options.plan, gpu, stage)
+        del network  # before any engine is run or built
+        parts = [_finish_onnx(model, onnx, wanted, stage)] if onnx else []
+        if typed and options.plan and gpu:
+            parts.append(_finish_plan(model, typed, folder, options.plan, gpu, wanted, stage))
+        manifest = model.manifest([part.entry for part in parts], [p for part in parts for p in part.parity])
+        joined = _joined(stem, manifest)
+        files = [*(file for part in parts for file in part.files), _described(folder, stem, joined)]
+        parity, layers = manifest.parity, tuple(layer for part in parts for layer in part.layers)
+        return ExportReport(placed(files, stem.parent), joined, parity, layers)
 
 
-def _mixer(file: Checkpoint, members: Sequence[Path], stem: Path) -> ExportReport:
-    manifest = mixer_manifest(file, members, stem)
-    with staging(stem) as folder:
-        description = folder / f"{stem.name}.json"
-        description.write_text(manifest.to_json(), encoding="utf-8")
-        return ExportReport(placed([description], stem.parent), manifest)
+def facts_report(checkpoint: Path, options: ExportOptions = ExportOptions()) -> str:
+    """All that is known of a checkpoint: every fact, its value, who said it, what is missing or wrong.
+
+    Raises CheckpointError for a file that is no checkpoint of a known network.
+    """
+    source = _read(checkpoint, options)
+    if is_mixer(source):
+        raise CheckpointError(f"{checkpoint}: a mixer of engines, it has no facts of its own; export it")
+    found = describe(find_family(source), source, options.config, options.given)
+    return "\n".join([report(found.facts), *(f"wrong: {problem}" for problem in found.problems)])
 
 
 @dataclass(frozen=True)
@@ -112,87 +125,41 @@ class _Part:
     layers: tuple[LayerParity, ...] = ()
 
 
-class _Work:
-    """The engines of one export. Once compared, the model is gone before any engine is run or built."""
+@dataclass(frozen=True)
+class _Typed:
+    """A typed graph, and what the layers of the network put out if a diagnosis was asked for."""
 
-    def __init__(
-        self, name: str, model: ModelConfig, source: ModelFile, graphs: Graphs,
-        *, check: bool, stage: Callable[[str], None],
-    ) -> None:  # fmt: skip
-        self.name, (self.stft, self.chunk) = name, geometry(model)
-        self.sample_rate, self.channels = model.network.sample_rate, model.network.channels
-        self._model, self._source, self._graphs = model, source, graphs
-        self._check, self._stage = check, stage
-        self._wanted: verify.Reference | None = None
-
-    def onnx(self, folder: Path, batch: int) -> _Part:
-        """The fp32 graph, held against the model."""
-        self._stage("writing the graph")
-        file = folder / f"{self.name}.onnx"
-        data = self._graphs.write(file, batch)
-        part = _Part((*([data] if data else []), file), _engine_file(file, data, batch))
-        if not self._check:
-            return part
-        wanted = self._reference()
-        self._stage("running the engine against it")
-        return dataclasses.replace(part, parity=verify.verify(file, self.manifest([part]), wanted))
-
-    def plan(self, folder: Path, options: PlanOptions, gpu: Gpu) -> _Part:
-        """The plan, its typed graph held against the model."""
-        wanted = self._reference() if self._check else None
-        outputs = self._layer_outputs(options) if options.diagnose else {}
-        self._stage(f"writing the graph in {options.types}")
-        graph = write_typed(self._graphs.typed(options), folder, options, gpu, self._stage)
-        layers: tuple[LayerParity, ...] = ()
-        if outputs:
-            self._stage("measuring every layer of it on the CPU")
-            layers = layer_parity(graph.one, verify.loud_chunk(self), outputs)
-            # At once: a graph that fails the gate is the one that is worth looking into.
-            for layer in layers:
-                self._stage(str(layer))
-        parity: tuple[Parity, ...] = ()
-        if wanted:
-            self._stage("measuring it on the CPU")
-            parity = (check_typed(graph.one, self.name, options, wanted),)
-        plan = folder / f"{self.name}.plan"
-        return _Part((plan,), write_plan(graph, plan, options, gpu, self._stage), parity, layers)
-
-    def manifest(self, parts: Sequence[_Part]) -> Manifest:
-        """What the runtime needs to know about these engines."""
-        model = self._model
-        try:
-            return Manifest(
-                name=self.name,
-                architecture=model.network.family,
-                sample_rate=self.sample_rate,
-                channels=self.channels,
-                stems=model.stems,
-                residual=model.residual,
-                stft=self.stft,
-                chunk=self.chunk,
-                overlap_add=OverlapAdd(model.scheme, model.overlap),
-                normalize=model.normalize,
-                engines=tuple(part.entry for part in parts),
-                source=_source(model, self._source),
-                parity=tuple(parity for part in parts for parity in part.parity),
-            )
-        except ManifestError as error:
-            name = self._source.path.name
-            raise CheckpointError(f"{name}: {error}; correct the yaml or the options") from None
-
-    def _reference(self) -> verify.Reference:
-        if self._wanted is None:
-            self._stage("running the network for comparison")
-            self._wanted = verify.reference(self._graphs, self)
-        return self._wanted
-
-    def _layer_outputs(self, options: PlanOptions) -> Mapping[str, LayerOutput]:
-        self._stage("running the network for what every layer puts out")
-        return self._graphs.layer_outputs(options, verify.loud_chunk(self))
+    graph: TypedGraph
+    outputs: Mapping[str, LayerOutput]
 
 
-def _engine_file(file: Path, data: Path | None, batch: int) -> EngineFile:
-    return EngineFile(
+def _stem(checkpoint: Path, options: ExportOptions) -> Path:
+    stem = options.output if options.output is not None else checkpoint.with_suffix("")
+    if options.batch < 1:
+        raise UsageError(f"batch is {options.batch}; give 1 or more")
+    if stem.name in ("", ".."):
+        raise UsageError(f"{stem}: not a name for the engine; give the path of the results without suffix")
+    if not options.onnx and options.plan is None:
+        raise UsageError(f"{stem}: neither an ONNX file nor a plan to be written; choose one or both")
+    return stem
+
+
+def _read(checkpoint: Path, options: ExportOptions) -> Source:
+    source = read_source(checkpoint, unsafe_pickle=options.unsafe_pickle)
+    if options.sha256 and options.sha256.lower() != source.sha256:
+        raise CheckpointError(
+            f"{checkpoint}: its sha256 is {source.sha256}, not {options.sha256}; download it again"
+        )
+    return source
+
+
+def _write_onnx(model: Model, network: nn.Module, folder: Path, batch: int, stage: Stage) -> _Part:
+    """The fp32 graph, not compared yet."""
+    stage("writing the graph")
+    file = folder / f"{model.name}.onnx"
+    engine = model.family.engine(network, model.facts, Form())
+    data = write_onnx(engine, model.tensors(batch), file)
+    entry = EngineFile(
         file=file.name,
         backend="onnx",
         backend_version=f"opset {OPSET}",
@@ -203,13 +170,66 @@ def _engine_file(file: Path, data: Path | None, batch: int) -> EngineFile:
         data=data.name if data else None,
         data_sha256=file_sha256(data) if data else None,
     )
+    return _Part((*([data] if data else []), file), entry)
 
 
-def _source(model: ModelConfig, file: ModelFile) -> Source:
-    return Source(
-        checkpoint=file.path.name,
-        checkpoint_sha256=file.sha256,
-        config=model.source,
-        exporter=rofo.__version__,
-        torch=torch.__version__,
-    )
+def _finish_onnx(model: Model, part: _Part, wanted: Reference | None, stage: Stage) -> _Part:
+    if wanted is None:
+        return part
+    stage("running the engine against it")
+    parity = check_engine(part.files[-1], model.manifest([part.entry], ()), wanted)
+    return _Part(part.files, part.entry, parity)
+
+
+def _write_typed(
+    model: Model, network: nn.Module, folder: Path, options: PlanOptions, gpu: Gpu, stage: Stage
+) -> _Typed:
+    outputs: Mapping[str, LayerOutput] = {}
+    if options.diagnose:
+        stage("running the network for what every layer puts out")
+        exact = model.family.engine(network, model.facts, options.form.exact)
+        outputs = layer_outputs(exact, loud_chunk(model), model.family.stages)
+        del exact
+    stage(f"writing the graph in {options.types}")
+    engine = model.family.engine(network, model.facts, options.form)
+
+    def trace(file: Path, batch: int) -> None:
+        write_onnx(engine, model.tensors(batch), file, typed=True)
+
+    return _Typed(write_typed(trace, folder, options, gpu, stage), outputs)
+
+
+def _finish_plan(
+    model: Model, typed: _Typed, folder: Path, options: PlanOptions, gpu: Gpu,
+    wanted: Reference | None, stage: Stage,
+) -> _Part:  # fmt: skip
+    """The plan, its typed graph held against the network."""
+    layers: tuple[LayerParity, ...] = ()
+    if typed.outputs:
+        stage("measuring every layer of it on the CPU")
+        layers = layer_parity(typed.graph.one, loud_chunk(model), typed.outputs)
+        # At once: a graph that fails the gate is the one that is worth looking into.
+        for layer in layers:
+            stage(str(layer))
+    parity: tuple[Parity, ...] = ()
+    if wanted:
+        stage("measuring it on the CPU")
+        parity = (check_typed(typed.graph.one, model.name, options, wanted),)
+    plan = folder / f"{model.name}.plan"
+    return _Part((plan,), write_plan(typed.graph, plan, options, gpu, stage), parity, layers)
+
+
+def _joined(stem: Path, manifest: Manifest) -> Manifest:
+    """With the engines of an earlier export of the same model to the same name."""
+    file = stem.with_name(f"{stem.name}.json")
+    try:
+        earlier = load_manifest(file)
+    except EngineLoadError:
+        return manifest  # none, or one that cannot be read: it is replaced
+    return earlier.joined(manifest) if isinstance(earlier, Manifest) else manifest
+
+
+def _described(folder: Path, stem: Path, manifest: Manifest | MixerManifest) -> Path:
+    file = folder / f"{stem.name}.json"
+    file.write_text(manifest.to_json(), encoding="utf-8")
+    return file

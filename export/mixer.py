@@ -8,7 +8,7 @@ import torch
 import rofo
 from rofo.errors import ManifestError, UsageError
 from rofo.export.errors import CheckpointError
-from rofo.export.source.checkpoint import Checkpoint
+from rofo.export.source import Source as ModelFile
 from rofo.manifest import (
     Manifest,
     Member,
@@ -25,19 +25,19 @@ _CHANNELS = 2
 _KEYS = ("linear.weight", "mixing_layer.weight")
 
 
-def is_mixer(checkpoint: Checkpoint) -> bool:
+def is_mixer(file: ModelFile) -> bool:
     """Whether a checkpoint holds nothing but a mixer's matrix."""
-    return len(checkpoint.state) == 1 and next(iter(checkpoint.state)) in _KEYS
+    return len(file.state) == 1 and next(iter(file.state)) in _KEYS
 
 
-def mixer_manifest(checkpoint: Checkpoint, members: Sequence[Path], stem: Path) -> MixerManifest:
+def mixer_manifest(file: ModelFile, members: Sequence[Path], stem: Path) -> MixerManifest:
     """The manifest at `stem`.json that joins engines, given by their files, through the matrix of a mixer.
 
     Every stem is to have one member. Raises CheckpointError where members or the matrix do not fit,
     ManifestError for a member without a manifest, UsageError for one that lies in another folder.
     """
-    name = checkpoint.path
-    matrix = next(iter(checkpoint.state.values())).to(torch.float32)
+    name = file.path
+    matrix = next(iter(file.state.values())).to(torch.float32)
     rows, columns = len(STEMS) * _CHANNELS, (len(STEMS) + 1) * _CHANNELS
     if tuple(matrix.shape) != (rows, columns):
         raise CheckpointError(
@@ -57,7 +57,7 @@ def mixer_manifest(checkpoint: Checkpoint, members: Sequence[Path], stem: Path) 
             stems=STEMS,
             members=tuple(map(_member, by_stem.values())),
             matrix=tuple(tuple(row) for row in matrix.tolist()),
-            source=Source(name.name, checkpoint.sha256, {}, rofo.__version__, torch.__version__),
+            source=Source(name.name, file.sha256, {}, rofo.__version__, torch.__version__),
         )
     except ManifestError as error:
         raise CheckpointError(f"{name}: {error}; give the published mixer and members") from None

@@ -3,15 +3,16 @@
 import ast
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import onnx_ir
 import torch
 from onnxscript.optimizer import optimize_ir
-from torch import Tensor, nn
+from torch import nn
 
 from rofo.export.errors import CheckpointError
 
@@ -24,41 +25,45 @@ _SCOPES = "pkg.torch.onnx.name_scopes"  # modules from the outermost inwards, th
 INLINE_BYTES = 64 << 20
 
 
-def write_onnx(network: nn.Module, shape: tuple[int, ...], path: Path, *, typed: bool = False) -> Path | None:
-    """Trace `network` for an input of `shape` into `path`; return the file of large weights, if any.
+@dataclass(frozen=True)
+class Tensors:
+    """An engine's inputs, by name with their shapes, in the order of the network's arguments; its outputs."""
+
+    inputs: Mapping[str, tuple[int, ...]]
+    outputs: tuple[str, ...]
+
+
+def write_onnx(network: nn.Module, tensors: Tensors, path: Path, *, typed: bool = False) -> Path | None:
+    """Trace `network` for inputs of these shapes into `path`; return the file of large weights, if any.
 
     `typed` keeps 16-bit weights before their casts, and names every node MODULE/OPERATOR_n after the
     module of the network that it computes. `path` must lie in an empty folder: saving over external
     weights appends to them.
     """
-    model = _traced(network, shape, typed=typed)
+    model = _traced(network, tensors, typed=typed)
     if typed:
         _name_after_modules(model)
-    return save_onnx(model, path, shape)
+    return _save(model, path, tensors)
 
 
-def save_onnx(model: onnx_ir.Model, path: Path, shape: tuple[int, ...]) -> Path | None:
-    """Save an engine's graph without what tells its origin; return the file of large weights, if any.
-
-    `shape` is that of its input, `path` must lie in an empty folder. Raises CheckpointError where the graph
-    breaks the contract.
-    """
+def _save(model: onnx_ir.Model, path: Path, tensors: Tensors) -> Path | None:
+    """Without what tells its origin. Raises CheckpointError where the graph breaks the contract."""
     _forget_origin(model)
     data = path.with_name(path.name + ".data") if _weight_bytes(model) > INLINE_BYTES else None
     onnx_ir.save(model, path, external_data=data.name if data else None)
-    _check(path, shape)
+    _check(path, tensors)
     return data
 
 
-def _traced(network: nn.Module, shape: tuple[int, ...], *, typed: bool) -> onnx_ir.Model:
+def _traced(network: nn.Module, tensors: Tensors, *, typed: bool) -> onnx_ir.Model:
     with _quiet(), torch.inference_mode():
         program = torch.onnx.export(
             network.eval(),
-            (torch.zeros(shape),),
+            tuple(map(torch.zeros, tensors.inputs.values())),
             dynamo=True,
             opset_version=OPSET,
-            input_names=["mix"],
-            output_names=["stems"],
+            input_names=list(tensors.inputs),
+            output_names=list(tensors.outputs),
             verbose=False,
             optimize=not typed,
         )
@@ -113,18 +118,22 @@ def _weight_bytes(model: onnx_ir.Model) -> int:
     return sum(value.const_value.nbytes for value in values if value.const_value is not None)
 
 
-def _check(path: Path, shape: tuple[int, ...]) -> None:
+def _check(path: Path, tensors: Tensors) -> None:
     """Hold the written graph to the contract: names, static shapes, no other operator sets."""
     onnx.checker.check_model(path)
     graph = onnx.load(path, load_external_data=False)
     domains = {node.domain for node in graph.graph.node}
-    found = {value.name: value_shape(value) for value in (*graph.graph.input, *graph.graph.output)}
-    stems = found.get("stems", ())
-    static = all(isinstance(size, int) for size in stems) and (stems[:1], stems[2:]) == (shape[:1], shape[1:])
-    if domains - {""} or found.keys() != {"mix", "stems"} or found["mix"] != shape or not static:
+    inputs, outputs = (
+        {value.name: value_shape(value) for value in values}
+        for values in (graph.graph.input, graph.graph.output)
+    )
+    static = all(isinstance(size, int) for shape in outputs.values() for size in shape)
+    right = inputs == dict(tensors.inputs) and tuple(outputs) == tensors.outputs
+    if domains - {""} or not right or not static:
         raise CheckpointError(
-            f"{path.name}: the graph came out with tensors {found} and operator sets {sorted(domains)}; "
-            "this torch or onnx is not supported, install the version in the manifest of a working export"
+            f"{path.name}: the graph came out with tensors {inputs} -> {outputs} and operator sets "
+            f"{sorted(domains)}; this torch or onnx is not supported, install the version in the manifest of "
+            "a working export"
         )
 
 
@@ -132,10 +141,3 @@ def value_shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
     """The sizes of a tensor, with a name or "?" for those that are not fixed."""
     dims = value.type.tensor_type.shape.dim
     return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in dims)
-
-
-def run_network(network: nn.Module, mix: Tensor) -> Tensor:
-    """The network itself on mix (batch, channels, frames, bins, 2), without gradients."""
-    with torch.inference_mode():
-        out: Tensor = network.eval()(mix)
-    return out

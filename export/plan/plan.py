@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rofo.export.graph.cost import graph_cost
-from rofo.export.graph.form import Form, Precision, tensorrt_form
+from rofo.export.graph.types import Form, Precision
 from rofo.export.plan.gpus import Gpu, size_batch
 from rofo.export.plan.tensorrt import Backend, build_plan, load_builder, target_gpu
 from rofo.manifest import EngineFile, file_sha256
@@ -34,7 +34,7 @@ class PlanOptions:
     @property
     def form(self) -> Form:
         """Arrangement and types of the graph that the plan is built from."""
-        return tensorrt_form(self.precision, self.attention)
+        return Form("tensorrt", self.precision, self.attention)
 
     @property
     def types(self) -> str:

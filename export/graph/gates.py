@@ -1,0 +1,248 @@
+"""The gates of an export: every engine is held against the plain network before anything is written.
+
+On loud music; on the same half of which is silent, where an FFT that leaves 4e-7 instead of 0 has cost other
+tools 1.5e-2; and on the same scaled by 1e-6, where norms divide by almost nothing.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rofo.engines import BACKENDS, Engine, open_engine
+from rofo.errors import EngineLoadError
+from rofo.export.errors import ParityError
+from rofo.export.graph.rounded import Headroom, RoundedGraph
+from rofo.export.plan.plan import PlanOptions
+from rofo.manifest import Chunk, Manifest, Parity, Stft
+from rofo.spectrogram import Spectrogram
+
+Floats = NDArray[np.float32]
+
+# Two float32 implementations of the public networks agree to 95 dB and better; a wrong operator, a wrong
+# table or a dropped weight stays below 40.
+MIN_FP32_DB = 70.0
+# Between two engines 35 dB is far below what a listener or an SDR of 12 dB notices; a network whose
+# activations leave the range of fp16 falls far below it, or is not finite.
+MIN_TYPED_DB = 35.0
+
+TYPED_ON = "typed graph on the CPU"
+
+# A perfect copy would be infinite, which JSON cannot hold.
+_MAX_DB = 200.0
+_QUIET = np.float32(1e-6)
+_FP16_MAX = 65504.0
+# The least that full-scale noise is scaled to; a pure tone at full scale reaches n_fft / 2 in one bin.
+_LOUDEST = 1000.0
+
+
+class Described(Protocol):
+    """The part of a model or manifest that says what its network is given."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def sample_rate(self) -> int: ...  # noqa: D102
+    @property
+    def channels(self) -> int: ...  # noqa: D102
+    @property
+    def stft(self) -> Stft: ...  # noqa: D102
+    @property
+    def chunk(self) -> Chunk: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test chunk: what it is called, the mix, and what the plain network makes of it."""
+
+    name: str
+    mix: Floats
+    stems: Floats
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the plain network makes of the test chunks. Kept apart so that the network can be freed first."""
+
+    cases: tuple[Case, ...]
+    keeps_silence: bool
+
+
+def reference(model: Described, network: Callable[[Floats], Floats], *, keeps_silence: bool) -> Reference:
+    """Run the plain network on the test chunks. Raises ParityError when its output is not finite."""
+    cases = []
+    for name, audio in _test_chunks(model).items():
+        mix = _spectrum(model, audio)
+        stems = network(mix)
+        if not np.isfinite(stems).all():
+            raise ParityError(
+                f"{model.name}: the network itself gives non-finite samples on {name}; "
+                "the checkpoint is damaged or the yaml is not its own"
+            )
+        cases.append(Case(name, mix, stems))
+    return Reference(tuple(cases), keeps_silence)
+
+
+def check_engine(path: Path, manifest: Manifest, wanted: Reference) -> tuple[Parity, ...]:
+    """Compare the engine at `path` with the network on this machine's first backend, in every precision.
+
+    fp32 must reach MIN_FP32_DB on every chunk, stay finite, and keep silence silent; bf16 is measured where
+    the processor computes in it, for the runtime to decide: its figure is that of the worst chunk. Raises
+    ParityError, or EngineLoadError without a backend.
+    """
+    backend = _installed_backend(manifest)
+    fp32 = _measured(path, manifest, backend, "fp32", wanted)
+    for case, decibels in zip(wanted.cases, fp32, strict=True):
+        if decibels < MIN_FP32_DB:
+            raise ParityError(
+                f"{manifest.name}: {backend} in fp32 is {decibels:.1f} dB from the network on {case.name}, "
+                f"the gate is {MIN_FP32_DB:.0f} dB; nothing was written, please report the checkpoint"
+            )
+    parity = Parity(backend, "fp32", min(fp32))
+    try:
+        return parity, Parity(backend, "bf16", min(_measured(path, manifest, backend, "bf16", wanted)))
+    except EngineLoadError:
+        return (parity,)
+
+
+def check_typed(path: Path, name: str, options: PlanOptions, wanted: Reference) -> Parity:
+    """Hold the typed graph in `path`, made with `options`, to the gate, on the CPU, every value rounded.
+
+    On every chunk it must be MIN_TYPED_DB from the network; it must be finite on full-scale noise with a
+    spectrogram that peaks at 1000, silent on silence where the network is, and fp16 attention must have room
+    for its sums. Raises ParityError, which says what to try.
+    """
+    graph = RoundedGraph(path)
+    rooms, measured = [], []
+    for case in wanted.cases:
+        stems, _, room = graph.run(case.mix)
+        decibels = snr_db(case.stems, stems) if np.isfinite(stems).all() else -math.inf
+        if decibels < MIN_TYPED_DB:
+            found = "not finite" if math.isinf(decibels) else f"{decibels:.1f} dB from the network"
+            why = f"{found} on {case.name}, the gate is {MIN_TYPED_DB:.0f} dB"
+            raise _refusal(name, options, why, room)
+        rooms.append(room)
+        measured.append(decibels)
+    noise = _noise(wanted.cases[0].mix.shape)
+    stems, _, at_noise = graph.run(noise)
+    if not np.isfinite(stems).all():
+        raise _refusal(name, options, "not finite on full-scale noise", at_noise)
+    for room in (*rooms, at_noise):
+        _check_headroom(name, room)
+    if wanted.keeps_silence and (graph.run(np.zeros_like(noise))[0] != 0).any():
+        raise _refusal(name, options, "not silent on silence", at_noise)
+    return Parity(options.backend, options.precision, min(measured), TYPED_ON)
+
+
+def loud_chunk(model: Described) -> Floats:
+    """The spectrum (1, channels, frames, bins, 2) of a fixed loud, song-like chunk."""
+    return _spectrum(model, _loud_audio(model))
+
+
+def snr_db(wanted: Floats, got: Floats) -> float:
+    """10 log10(sum wanted^2 / sum (wanted - got)^2), at most 200; summed in float64."""
+    signal = np.sum(np.square(wanted, dtype=np.float64))
+    noise = np.sum(np.square(wanted.astype(np.float64) - got))
+    if noise == 0:
+        return _MAX_DB
+    return min(_MAX_DB, float(10 * np.log10(signal / noise))) if signal else -_MAX_DB
+
+
+def _test_chunks(model: Described) -> Mapping[str, Floats]:
+    loud = _loud_audio(model)
+    half = loud.copy()
+    half[:, half.shape[1] // 2 :] = 0
+    return {"loud music": loud, "half-silent music": half, "music at 1e-6": loud * _QUIET}
+
+
+def _loud_audio(model: Described) -> Floats:
+    """(channels, samples): chords, drums and noise up to full scale."""
+    rng = np.random.default_rng(2024)
+    samples, rate = model.chunk.samples, model.sample_rate
+    time = np.arange(samples) / rate
+    audio = 0.05 * rng.standard_normal((model.channels, samples))
+    for pitch in (110.0, 164.8, 220.0, 329.6, 523.3, 880.0):
+        pan = rng.uniform(0.2, 1.0, (model.channels, 1))
+        swell = 0.5 + 0.5 * np.sin(2 * np.pi * rng.uniform(0.3, 3) * time)
+        audio += pan * swell * sum(np.sin(2 * np.pi * pitch * k * time) / k for k in (1, 2, 3, 5, 8))
+    beat = np.exp(-20 * (time % 0.5))
+    audio += beat * rng.standard_normal((model.channels, samples))
+    scaled: Floats = (audio / np.abs(audio).max()).astype(np.float32)
+    return scaled
+
+
+def _spectrum(model: Described, audio: Floats) -> Floats:
+    return Spectrogram(model.stft, model.chunk.samples).forward(audio)[None]
+
+
+def _measured(
+    path: Path, manifest: Manifest, backend: str, precision: str, wanted: Reference
+) -> Sequence[float]:
+    """dB from the network on every test chunk. Raises ParityError where fp32 is not finite, or not silent."""
+    engine = open_engine(path, manifest, backend=backend, precision=precision)
+    try:
+        found = [_run(engine, manifest, case) for case in wanted.cases]
+        if precision == "fp32" and wanted.keeps_silence:
+            _check_silence(engine, manifest, wanted.cases[0].mix)
+    finally:
+        engine.close()
+    return found
+
+
+def _run(engine: Engine, manifest: Manifest, case: Case) -> float:
+    mix, stems = (np.repeat(x, engine.batch, axis=0) for x in (case.mix, case.stems))
+    got = engine.run(mix)
+    if np.isfinite(got).all():
+        return snr_db(stems, got)
+    if engine.precision == "fp32":
+        raise ParityError(
+            f"{manifest.name}: {engine.backend} in fp32 gives non-finite samples on {case.name}; "
+            "nothing was written"
+        )
+    return -_MAX_DB
+
+
+def _check_silence(engine: Engine, manifest: Manifest, mix: Floats) -> None:
+    """0/0 in a norm would show here."""
+    stems = engine.run(np.zeros_like(np.repeat(mix, engine.batch, axis=0)))
+    if not (stems == 0).all():
+        raise ParityError(f"{manifest.name}: {engine.backend} turns silence into sound; nothing was written")
+
+
+def _installed_backend(manifest: Manifest) -> str:
+    entry = manifest.engines[0]
+    for name, (module, _) in BACKENDS[entry.backend].items():
+        if find_spec(module) is not None:
+            return name
+    extras = " or ".join(f"pip install '{extra}'" for _, extra in BACKENDS[entry.backend].values())
+    raise EngineLoadError(f"{manifest.name}: no backend to verify the export with; {extras}, or --no-verify")
+
+
+def _noise(shape: tuple[int, ...]) -> Floats:
+    noise = np.random.default_rng(2025).standard_normal(shape, np.float32)
+    tone = shape[3] - 1  # bins - 1 = n_fft / 2
+    return noise * np.float32(max(_LOUDEST, tone) / np.abs(noise).max())
+
+
+def _check_headroom(name: str, room: Headroom | None) -> None:
+    if room is not None and not room.worst <= _FP16_MAX:
+        raise ParityError(
+            f"{name}: fp16 attention could overflow in {room.where.partition('/')[0]} (sums of values up to "
+            f"{room.worst:.3g}, fp16 ends at {_FP16_MAX:.0f}); nothing was written, try --attention bf16"
+        )
+
+
+def _refusal(name: str, options: PlanOptions, what: str, room: Headroom | None) -> ParityError:
+    """`room` is what fp16 attention left, None where there is no such attention to be made bf16."""
+    cures = {"fp32": "--target onnx", "bf16": "--precision fp32"}
+    cure = cures.get(options.precision, "--precision bf16 or fp32")
+    if room is not None:
+        cure = f"--attention bf16, then {cure}; --diagnose shows the layer"
+    return ParityError(
+        f"{name}: in {options.types} it is {what} (measured on the CPU); nothing was written, try {cure}"
+    )
