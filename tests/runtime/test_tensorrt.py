@@ -626,29 +626,24 @@ def test_compiled_kernels_are_kept_for_the_next_start(machine, make_plan, cache)
 
 
 def test_kernels_are_not_written_down_while_others_are_compiled(machine, make_plan):
-    machine.compiled = b"kernels"
-    engine, second, serialised = opened(make_plan()), threading.Event(), threading.Event()
-
-    def hold():
-        """The second call compiles until the first has written its kernels down, or is seen to wait."""
-        if "execute_async_v3" in machine.calls:
-            second.set()
-            serialised.wait(0.2)
-
-    machine.hold = hold
-    finish = machine.finish
-
-    def finished(*of):
-        """The first call is computed when the second is compiling."""
-        second.wait(60)
-        finish(*of)
-
-    machine.finish = finished
+    machine.compiled, compiling = b"kernels", threading.Event()
+    engine = opened(make_plan())
+    other = threading.Thread(target=engine.run, args=(noise(2),))
     step = machine.library_step
-    machine.library_step = lambda name: (name == "cache.serialize" and serialised.set()) or step(name)
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(engine.run, [noise(1), noise(2)]))
-    assert "cache.serialize" in machine.calls
+
+    def interrupted(name):
+        """A second call begins while the kernels of the first are being written down."""
+        if name == "cache.serialize" and other.ident is None:
+            other.start()
+            assert not compiling.wait(0.2)
+        if other.ident == threading.get_ident() and name == "execute_async_v3":
+            compiling.set()
+        return step(name)
+
+    machine.library_step = interrupted
+    engine.run(noise(1))
+    other.join(60)
+    assert compiling.is_set()
     engine.close()
     machine.settled()
 
