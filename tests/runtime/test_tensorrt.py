@@ -635,7 +635,8 @@ def test_kernels_are_not_written_down_while_others_are_compiled(machine, make_pl
         """A second call begins while the kernels of the first are being written down."""
         if name == "cache.serialize" and other.ident is None:
             other.start()
-            assert not compiling.wait(0.2)
+            if compiling.wait(0.2):
+                machine.faults.append("kernels are compiled and written down at once")
         if other.ident == threading.get_ident() and name == "execute_async_v3":
             compiling.set()
         return step(name)
