@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from rofo.manifest import SCHEMES
 from rofo.text import one_line, printable
 
 if TYPE_CHECKING:
+    from rofo.options import Options
     from rofo.results import Progress
     from rofo.separator import Separator
 
@@ -85,7 +86,7 @@ SOME_FAILED = 7
     show_default=True,
     help="Refuse longer files.",
 )
-@click.option("--resume", is_flag=True, help="Skip songs whose stems are all there.")
+@click.option("--resume", is_flag=True, help="Skip songs whose stems are there, of this engine and options.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per song on standard output.")
 @click.version_option(package_name="rofo")
 def main(
@@ -109,8 +110,8 @@ def main(
     as_json: bool,
 ) -> int:
     """Separate INPUTS, audio files or folders of them, into stems."""
-    from rofo.inputs import list_inputs
-    from rofo.output import check_format
+    from rofo.audio.files import check_format, list_inputs
+    from rofo.options import Options
     from rofo.separator import Separator
 
     files = list_inputs(inputs)
@@ -121,18 +122,18 @@ def main(
         note(f"{engine.name}: {separator.backend}, {separator.precision}")
         wanted = _wanted(separator, stems, no_residual)
         separator.check(scheme, overlap)
-        options: dict[str, Any] = {
-            "stems": wanted,
-            "container": container,
-            "subtype": subtype,
-            "channels": chosen_channels,
-            "allow_truncated": allow_truncated,
-            "sanitize": sanitize,
-            "max_minutes": max_minutes,
-            "overlap": overlap,
-            "scheme": scheme,
-            "resume": resume,
-        }
+        options = Options(
+            stems=wanted,
+            scheme=scheme,
+            overlap=overlap,
+            container=container,
+            subtype=subtype,
+            channels=chosen_channels,
+            allow_truncated=allow_truncated,
+            sanitize=sanitize,
+            max_minutes=max_minutes,
+            resume=resume,
+        )
         run = _Run(separator, output, options, as_json, debugging())
         return _exit_code([run.separate(file) for file in files])
 
@@ -143,16 +144,15 @@ class _Run:
 
     separator: "Separator"
     output: Path
-    options: dict[str, Any]
+    options: "Options"
     as_json: bool
     debug: bool
 
     def separate(self, file: Path) -> int:
         """Separate one song and report it; the exit code it alone would have."""
         try:
-            result = self.separator.separate_file(
-                file, self.output, progress=_progress_line(file), **self.options
-            )
+            options = replace(self.options, progress=_progress_line(file))
+            result = self.separator.separate_file(file, self.output, options)
         except Exception as error:  # noqa: BLE001 - one song must not stop the others
             code = tell(error, debug=self.debug)
             self._report(file, "failed", error=one_line(error), exit_code=code)

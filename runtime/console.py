@@ -3,8 +3,10 @@
 import os
 import signal
 import sys
+import time
 import traceback
-from typing import NoReturn
+from types import FrameType
+from typing import Any, NoReturn, Self
 
 import click
 from click.core import ParameterSource
@@ -14,6 +16,7 @@ from rofo.text import one_line, printable
 
 INTERRUPTED = 130
 _INTERNAL = 5
+_SOON, _LATER, _FORCED = 0.05, 2.0, 1.0  # seconds
 
 
 def note(text: str) -> None:
@@ -58,21 +61,84 @@ class ToolCommand:
 
     def __call__(self, arguments: list[str] | None = None) -> NoReturn:
         """Run and exit: 0 ok, 2 usage, an error's own code, 130 interrupted."""
-        given = sys.argv[1:] if arguments is None else arguments
-        # A service manager's stop cleans up as Ctrl-C does.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            code = self.command.main(args=given, standalone_mode=False)
-            sys.exit(code if isinstance(code, int) else 0)
-        except click.exceptions.Exit as stop:
-            sys.exit(stop.exit_code)
-        except click.ClickException as error:
-            error.show()
-            sys.exit(error.exit_code)
-        except (KeyboardInterrupt, click.exceptions.Abort):
+        with _Interrupts() as interrupts:
+            code = self._run(sys.argv[1:] if arguments is None else arguments)
+        if code == INTERRUPTED or interrupts.since is not None:
             note("interrupted; nothing unfinished was left behind")
             # An engine may be minutes deep in native code; waiting for its thread would ignore the user.
             sys.stdout.flush()
             os._exit(INTERRUPTED)
+        sys.exit(code)
+
+    def _run(self, arguments: list[str]) -> int:
+        try:
+            code = self.command.main(args=arguments, standalone_mode=False)
+            return code if isinstance(code, int) else 0
+        except click.exceptions.Exit as stop:
+            return stop.exit_code
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except (KeyboardInterrupt, click.exceptions.Abort):
+            return INTERRUPTED
         except Exception as error:  # noqa: BLE001 - a tool shows no traceback unasked
-            sys.exit(tell(error, debug="--debug" in given))
+            return tell(error, debug="--debug" in arguments)
+
+
+class _Interrupts:
+    """Within, Ctrl-C and a service manager's stop raise KeyboardInterrupt until one gets through.
+
+    Modules that are being imported swallow it ("except: torch = None"), and so does Python in a destructor.
+    So it waits for imports to end, comes again where the last one had no effect, and not again while that
+    one cleans up. A second Ctrl-C, a while after the first, ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.since: float | None = None  # when the first one came
+
+    def __enter__(self) -> Self:
+        self._before: list[tuple[int, Any]] = []
+        for name in ("SIGINT", "SIGTERM", "SIGALRM"):  # Windows has no alarm
+            number = getattr(signal, name, None)
+            # A shell starts what it runs in the background with SIGINT ignored.
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                self._before.append((number, signal.signal(number, self._handle)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._again(0)
+        for number, handler in self._before:
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.since is None:
+            self.since = now
+        elif number != getattr(signal, "SIGALRM", None) and now - self.since > _FORCED:
+            os._exit(INTERRUPTED)
+        if _importing(frame) or _cleaning_up():
+            self._again(_SOON)
+            return
+        self._again(_LATER)
+        raise KeyboardInterrupt
+
+    def _again(self, seconds: float) -> None:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _cleaning_up() -> bool:
+    error = sys.exception()
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False

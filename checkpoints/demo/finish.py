@@ -21,6 +21,7 @@ from rofo.checkpoints.demo.data import SAMPLE_RATE, Samples
 from rofo.checkpoints.demo.measure import Separate, mean_of, measured, measured_mixes
 from rofo.checkpoints.demo.network import CHUNK, SHAPE
 from rofo.export.exporter import export
+from rofo.options import Options
 from rofo.separator import Separator
 
 HERE: Final = Path(__file__).parent
@@ -56,7 +57,7 @@ def exported(folder: Path) -> Iterator[Separate]:
         engine = Path(work) / "model"
         export(folder / "model.ckpt", config=folder / "model.yaml", output=engine)
         with Separator(engine.with_suffix(".onnx"), precision="fp32") as separator:
-            yield lambda mix: separator.separate(mix, SAMPLE_RATE, stems=["voice"])["voice"]
+            yield lambda mix: separator.separate(mix, SAMPLE_RATE, Options(stems=["voice"]))["voice"]
 
 
 def finish(run: Path, cache: Path, output: Path) -> None:

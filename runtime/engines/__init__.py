@@ -23,6 +23,7 @@ BACKENDS: dict[str, dict[str, tuple[str, str]]] = {
 }
 # Those that run only when asked for by name: whether they can is known only when they try.
 _ON_REQUEST = {"onnx": {"onnxruntime-cuda": ("onnxruntime", "rofo[ort-gpu]")}}
+BACKEND_NAMES = tuple(name for kinds in (BACKENDS, _ON_REQUEST) for names in kinds.values() for name in names)
 
 _TENSORRT = ("tensorrt-rtx", "tensorrt")
 

@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 from rofo.audio import AudioFormat, AudioReader
+from rofo.audio.flac import empty_flac
 from rofo.errors import AudioReadError, RofoError, UsageError
-from rofo.flac import empty_flac
 
 RATE = 44100
 KINDS = [("WAV", "PCM_16"), ("FLAC", "PCM_S8"), ("FLAC", "PCM_16"), ("FLAC", "PCM_24")]

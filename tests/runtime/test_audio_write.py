@@ -14,9 +14,9 @@ import pytest
 import soundfile
 
 from rofo.audio import AudioFormat, AudioReader
+from rofo.audio.samples import decode, encode, quantise
+from rofo.audio.writer import StemFiles, StemWriter, in_words
 from rofo.errors import OutputWriteError, UsageError
-from rofo.pcm import decode, encode, quantise
-from rofo.write import StemFiles, StemWriter, in_words
 
 WAV = ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"]
 KINDS = [("WAV", subtype) for subtype in WAV] + [
@@ -347,7 +347,7 @@ from pathlib import Path
 import numpy as np
 from rofo.audio import AudioFormat
 from rofo.errors import OutputWriteError
-from rofo.write import StemFiles
+from rofo.audio.writer import StemFiles
 folder, container, subtype, limit = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 x = np.random.default_rng(0).uniform(-1, 1, (2, 44100)).astype(np.float32)

@@ -14,8 +14,8 @@ import pytest
 import soundfile
 
 from rofo.audio import AudioReader
+from rofo.audio.flac import empty_flac
 from rofo.cli import main
-from rofo.flac import empty_flac
 
 RATE = 44100
 SCRIPT = Path(sys.executable).with_name("rofo-run")

@@ -17,6 +17,7 @@ from rofo import (
     EngineRunError,
     ManifestError,
     MixerManifest,
+    Options,
     Separator,
     load_manifest,
 )
@@ -117,7 +118,7 @@ def mixed_by_hand(path, mix, **options):
     parts = []
     for member in manifest.members:
         with opened(path.with_name(member.manifest)) as separator:
-            parts.append(separator.separate(mix, RATE, **options)[member.stem])
+            parts.append(separator.separate(mix, RATE, Options(**options))[member.stem])
     stacked = np.concatenate([*parts, mix]).astype(np.float64)
     return (np.array(manifest.matrix) @ stacked).reshape(len(manifest.stems), *mix.shape)
 
@@ -175,10 +176,12 @@ def test_all_doors_agree(make_mixer, song, tmp_path, rate):
 def test_a_scheme_is_given_to_every_member(make_mixer, song, snr_db):
     path, mix = make_mixer(), song(9000)
     with opened(path) as separator:
-        got = np.stack(list(separator.separate(mix, RATE, scheme="rectangular", overlap=0.5).values()))
+        got = np.stack(
+            list(separator.separate(mix, RATE, Options(scheme="rectangular", overlap=0.5)).values())
+        )
         assert snr_db(mixed_by_hand(path, mix, scheme="rectangular", overlap=0.5), got) > 120
         with pytest.raises(UsageError, match=r"^bass: scheme trim has no overlap"):
-            separator.stream([mix], RATE, overlap=0.5)
+            separator.stream([mix], RATE, Options(overlap=0.5))
 
 
 def test_memory_does_not_grow_with_the_stream(make_mixer):

@@ -16,11 +16,11 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from rofo.audio import shown
+from rofo.audio.flac import BITS, empty_flac
+from rofo.audio.samples import SAMPLE_BYTES, AudioFormat, encode, quantise
+from rofo.audio.wav import wav_header
 from rofo.errors import OutputWriteError, UsageError
-from rofo.flac import BITS, empty_flac
-from rofo.pcm import SAMPLE_BYTES, AudioFormat, encode, quantise
-from rofo.riff import wav_header
+from rofo.text import printable
 
 _WAV = set(SAMPLE_BYTES) - {"PCM_S8"}
 _ELSEWHERE = "choose another --output"
@@ -122,19 +122,17 @@ class StemWriter:
     def __init__(self, path: Path, format: AudioFormat) -> None:
         if format.subtype not in {"WAV": _WAV, "FLAC": set(BITS)}.get(format.container, set()):
             raise UsageError(
-                f"{shown(path)}: {format.container} cannot hold {format.subtype}; "
+                f"{printable(path)}: {format.container} cannot hold {format.subtype}; "
                 "use WAV, or FLAC with PCM_16 or PCM_24"
             )
         self.path, self.format, self.clipped, self._written = path, format, 0, 0
         self._counts_clips = format.subtype not in ("FLOAT", "DOUBLE")
-        # Not named after the stem: that name may be as long as names can be already.
-        self._hidden = path.with_name(f".rofo-{secrets.token_hex(8)}.part")
         with in_words(path):
             # What would fail in `commit` fails before the work: directories, names that are too long.
             with suppress(FileNotFoundError):
                 if stat.S_ISDIR(path.stat().st_mode):
                     raise IsADirectoryError(errno.EISDIR, "")
-            self._file = self._hidden.open("xb")
+            self._hidden, self._file = _open_part(path.parent)
         self._undo = ExitStack()
         self._undo.callback(_remove, self._hidden)
         self._undo.callback(_close, self._file)
@@ -157,7 +155,7 @@ class StemWriter:
             raise ValueError(f"a block of {block.shape[0]} channels for a file of {self.format.channels}")
         if bad := block.size - np.count_nonzero(np.isfinite(block)):
             raise OutputWriteError(
-                f"{shown(self.path)}: {bad:,} non-finite samples came out; nothing was kept"
+                f"{printable(self.path)}: {bad:,} non-finite samples came out; nothing was kept"
             )
         if self._counts_clips:
             self.clipped += int(np.count_nonzero(np.abs(block) > 1))
@@ -169,18 +167,20 @@ class StemWriter:
         """Make the hidden file complete and durable. Refuses another length than was announced."""
         if self._written != self.format.frames:
             raise OutputWriteError(
-                f"{shown(self.path)}: {self._written:,} of {self.format.frames:,} samples came out; "
+                f"{printable(self.path)}: {self._written:,} of {self.format.frames:,} samples came out; "
                 "nothing was kept"
             )
         with in_words(self.path):
             self._encoder.finish()
             os.fsync(self._file.fileno())
-            self._file.close()
 
     def commit(self) -> Path:
         """Give the finished file its name, replacing what had it."""
+        if os.name == "nt":  # where open files cannot be renamed; elsewhere its lock is kept until then
+            self._file.close()
         with in_words(self.path):
             self._hidden.replace(self.path)
+        self._file.close()
         _sync_folder(self.path.parent)
         return self.path
 
@@ -198,7 +198,7 @@ class StemFiles:
 
     def __init__(self, paths: Mapping[str, Path], format: AudioFormat) -> None:
         if len(set(paths.values())) < len(paths):
-            raise UsageError(f"{shown(next(iter(paths.values())))}: two stems have this name; rename one")
+            raise UsageError(f"{printable(next(iter(paths.values())))}: two stems have this name; rename one")
         self._paths, self._format = dict(paths), format
         self._writers: dict[str, StemWriter] = {}
         self._undo = ExitStack()
@@ -207,6 +207,7 @@ class StemFiles:
         with self._undoing():
             for folder in dict.fromkeys(path.parent for path in self._paths.values()):
                 self._make(folder)
+                remove_stale_parts(folder)
                 self._check_space(folder)
             for stem, path in self._paths.items():
                 self._writers[stem] = writer = StemWriter(path, self._format)
@@ -265,9 +266,58 @@ class StemFiles:
             free = shutil.disk_usage(folder).free
         if needed > free:
             raise OutputWriteError(
-                f"{shown(folder)}: disk full: needs {_megabytes(needed)}, {_megabytes(free)} free; "
+                f"{printable(folder)}: disk full: needs {_megabytes(needed)}, {_megabytes(free)} free; "
                 f"free some space or {_ELSEWHERE}"
             )
+
+
+def _open_part(folder: Path) -> tuple[Path, BinaryIO]:
+    """A new hidden file, locked as long as it is open, so that others see that its writer lives.
+
+    Not named after the stem: that name may be as long as names can be already.
+    """
+    while True:
+        path = folder / f".rofo-{secrets.token_hex(8)}.part"
+        file = path.open("xb")
+        _lock(file)
+        if path.exists():  # nobody took it for a dead one's before it was locked
+            return path, file
+        file.close()
+
+
+def remove_stale_parts(folder: Path) -> None:
+    """Remove the hidden files of writers that died. The system gives up a lock with its process, whatever
+    kills that, so a file that can be locked is nobody's. Not a number in the name: containers that share a
+    folder do not share their processes."""
+    for path in folder.glob(".rofo-*.part"):
+        with suppress(OSError), path.open("rb") as file:
+            if _lock(file):
+                path.unlink()
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Whether a file could be locked; False where another process has it, or the system has no such locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """A small file that appears as a whole, replacing what had its name. Raises OutputWriteError."""
+    with in_words(path), ExitStack() as undo:
+        part, file = _open_part(path.parent)
+        undo.callback(_remove, part)
+        undo.callback(_close, file)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        if os.name == "nt":
+            file.close()
+        part.replace(path)
 
 
 @contextmanager
@@ -279,7 +329,7 @@ def in_words(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         reason = _WORDS.get(error.errno or 0, error.strerror or str(error))
-        raise OutputWriteError(f"{shown(path)}: {reason}") from None
+        raise OutputWriteError(f"{printable(path)}: {reason}") from None
 
 
 def _megabytes(size: int) -> str:
