@@ -5,7 +5,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -115,7 +115,8 @@ class StreamedSource:
     """What `decode` gives, each time from the beginning: decoded once already to be counted.
 
     No other length is true: a stated one may be missing or wrong, and a file for the stems needs it at once.
-    Decoding AAC takes a thousandth of the time of separating it. `decode` appends its complaints to a list.
+    Decoding AAC takes a thousandth of the time of separating it. After `seconds` it is not decoded on.
+    `decode` appends its complaints to a list.
     """
 
     note: str | None = None
@@ -123,13 +124,14 @@ class StreamedSource:
     def __init__(
         self,
         decode: Callable[[list[str]], Decoded],
+        seconds: float,
         cancel: threading.Event | None,
         opened: ExitStack,
     ) -> None:
-        self._decode, self._cancel, self._opened = decode, cancel, opened
+        self._decode, self._seconds, self._cancel, self._opened = decode, seconds, cancel, opened
         complaints: list[str] = []
         rate, channels, frames = 0, 0, 0
-        for rate, block in self._blocks(complaints):  # noqa: B007 - the last one counts
+        for rate, block in self._decoded(complaints):  # noqa: B007 - the last one counts
             channels, frames = block.shape[1], frames + len(block)
         if not rate:
             raise AudioReadError("holds no audio that can be decoded; get the file again")
@@ -138,20 +140,24 @@ class StreamedSource:
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Decode from the beginning. Raises AudioReadError if the file is another one by now."""
-        done = 0
-        for _, block in self._blocks([]):
+        decoded, done = self._decoded([]), 0
+        self._opened.callback(decoded.close)  # a process may be behind it
+        for _, block in decoded:
             done += len(block)
             yield block
         if done != self.format.frames:
             raise AudioReadError("changed while it was read; start again")
 
-    def _blocks(self, complaints: list[str]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        decoded = self._decode(complaints)
-        self._opened.callback(decoded.close)  # a process may be behind it
-        for rate, block in decoded:
-            if self._cancel is not None and self._cancel.is_set():
-                raise CancelledError("cancelled")
-            yield rate, block
+    def _decoded(self, complaints: list[str]) -> Decoded:
+        done = 0
+        with closing(self._decode(complaints)) as decoded:
+            for rate, block in decoded:
+                if self._cancel is not None and self._cancel.is_set():
+                    raise CancelledError("cancelled")
+                yield rate, block
+                done += len(block)
+                if done > self._seconds * rate:
+                    return
 
 
 def _plain(error: soundfile.LibsndfileError) -> str:
@@ -188,7 +194,7 @@ def open_source(path: Path, max_minutes: float, cancel: threading.Event | None, 
         )
     decode = ffmpeg.decode if find_spec("av") is None else pyav.decode
     # One second more than allowed, so that what is too long is seen to be.
-    return StreamedSource(lambda said: decode(path, max_minutes * 60 + 1, cancel, said), cancel, opened)
+    return StreamedSource(lambda said: decode(path, cancel, said), max_minutes * 60 + 1, cancel, opened)
 
 
 def _open(path: Path, opened: ExitStack) -> BinaryIO:

@@ -30,13 +30,13 @@ _AU_FLOAT = 6
 
 
 def decode(
-    path: Path, seconds: float, cancel: threading.Event | None, complaints: list[str]
+    path: Path, cancel: threading.Event | None, complaints: list[str]
 ) -> Generator[tuple[int, NDArray[np.float32]], None, None]:
-    """Decode the first audio stream, at most `seconds` -> its rate with blocks of (samples, channels).
+    """Decode the first audio stream -> its rate with blocks of (samples, channels).
 
-    What ffmpeg complained about although it went on is put into `complaints`. The process is killed when
-    this ends in any way. Raises AudioReadError when there is no ffmpeg, when it fails and when it hangs,
-    CancelledError.
+    What ffmpeg complained about although it went on is put into `complaints`. The process waits until what
+    it gave is taken, and is killed when this ends in any way. Raises AudioReadError when there is no ffmpeg,
+    when it fails and when it hangs, CancelledError.
     """
     program = shutil.which("ffmpeg")
     if program is None:
@@ -46,7 +46,7 @@ def decode(
     # "file:" and an absolute path: no name can pass for an option or for another protocol.
     source = f"file:{path.absolute()}"
     options = ["-nostdin", "-hide_banner", "-loglevel", "error", "-protocol_whitelist", "file,pipe"]
-    options += ["-format_whitelist", DEMUXERS, "-t", f"{seconds:.3f}", "-i", source, "-map", "0:a:0"]
+    options += ["-format_whitelist", DEMUXERS, "-i", source, "-map", "0:a:0"]
     # AU, because its header is six numbers and may leave the length open.
     options += ["-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
     process = subprocess.Popen(

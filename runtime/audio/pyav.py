@@ -17,7 +17,7 @@ _MISSING = 1.0  # seconds; encoders' delays make stated and decoded lengths diff
 
 
 def decode(
-    path: Path, seconds: float, cancel: threading.Event | None, complaints: list[str]
+    path: Path, cancel: threading.Event | None, complaints: list[str]
 ) -> Generator[tuple[int, NDArray[np.float32]], None, None]:
     """As rofo.audio.ffmpeg.decode; `cancel` is left to the taker, who has a block every few milliseconds."""
     import av
@@ -28,7 +28,7 @@ def decode(
         with av.open(f"file:{path.absolute()}", options=allowed, metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise AudioReadError("holds no audio stream; get another file")
-            yield from _samples(av, container, container.streams.audio[0], seconds, complaints)
+            yield from _samples(av, container, container.streams.audio[0], complaints)
     except av.FFmpegError as error:
         raise AudioReadError(
             f"not audio that can be read (ffmpeg: {error.strerror}); convert it to WAV or FLAC"
@@ -36,7 +36,7 @@ def decode(
 
 
 def _samples(
-    av: Any, container: Any, stream: Any, seconds: float, complaints: list[str]
+    av: Any, container: Any, stream: Any, complaints: list[str]
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     to_float, samples, rate = av.AudioResampler(format="flt"), 0, 0
     for packet in container.demux(stream):
@@ -54,8 +54,6 @@ def _samples(
             for block in floats:
                 samples += block.samples
                 yield rate, block.to_ndarray().reshape(block.samples, -1)
-        if rate and samples > seconds * rate:
-            return
     stated = _stated_seconds(container, stream)
     if rate and stated - samples / rate > _MISSING:
         complaints.append(f"cut short, {samples / rate:.1f} of {stated:.1f} s")

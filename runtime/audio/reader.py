@@ -40,13 +40,17 @@ class AudioReader:
         cancel: threading.Event | None = None,
     ) -> None:
         self._path, self._sanitize, self._replaced = path, sanitize, 0
-        with ExitStack() as closing, naming(path):
-            if "\0" in str(path):
-                raise AudioReadError("a name cannot hold a NUL character; correct it")
-            self._source = open_source(Path(path), max_minutes, cancel, closing)
-            self._warnings = _accept(self._source, allow_truncated, max_minutes)
-            self._channels = _choose(channels, self._source.format.channels)
-            self._closing = closing.pop_all()
+        self._closing = ExitStack()
+        try:
+            with naming(path):
+                if "\0" in str(path):
+                    raise AudioReadError("a name cannot hold a NUL character; correct it")
+                self._source = open_source(Path(path), max_minutes, cancel, self._closing)
+                self._warnings = _accept(self._source, allow_truncated, max_minutes)
+                self._channels = _choose(channels, self._source.format.channels)
+        except BaseException:
+            self.close()
+            raise
         whole = self._source.format
         self.format = AudioFormat(
             whole.sample_rate, len(self._channels), whole.frames, whole.container, whole.subtype
