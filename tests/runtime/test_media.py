@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from encoded_media import encode
 
 from rofo.audio import AudioFormat, AudioReader, ffmpeg
 from rofo.errors import AudioReadError, CancelledError
@@ -21,19 +22,6 @@ M4A = b"\x00\x00\x00\x20ftypM4A \x00\x00\x02\x00" + bytes(100)
 
 def noise(samples=5000, channels=2):
     return np.random.default_rng(0).uniform(-0.5, 0.5, (channels, samples)).astype(np.float32)
-
-
-def encode(path, codec, samples, rate=RATE, container=None, **options):
-    """Write samples (channels, n) through PyAV's own encoder."""
-    with av.open(os.fsencode(path).decode(errors="surrogateescape"), "w", container, options) as file:
-        stream = file.add_stream(codec, rate=rate, layout={1: "mono", 2: "stereo", 6: "5.1"}[len(samples)])
-        frame = av.AudioFrame.from_ndarray(samples, "fltp", stream.layout.name)
-        frame.sample_rate = rate
-        fitting = av.AudioResampler(stream.format.name, stream.layout.name, rate)
-        for part in (*fitting.resample(frame), *fitting.resample(None)):
-            file.mux(stream.encode(part))
-        file.mux(stream.encode(None))
-    return path
 
 
 def whole(path, **options):
@@ -67,14 +55,15 @@ def error(path, kind=AudioReadError, **options):
         ("x.mka", "aac", RATE, 2048),
         ("x.mp2", "mp2", RATE, 2048),
         ("x.m4a", "alac", RATE, 0),
-        ("x.mka", "flac", 96000, 0),
+        ("x.mka", "pcm_s16le", 96000, 0),
+        ("x.wma", "wmav2", RATE, 2048),
     ],
 )
 def test_formats_that_libsndfile_does_not_know(name, codec, rate, extra, tmp_path):
     path = encode(tmp_path / name, codec, noise(rate), rate, "adts" if name.endswith("aac") else None)
     with AudioReader(path) as reader:
         assert reader.format == AudioFormat(rate, 2, reader.format.frames, "WAV", "FLOAT")
-        assert rate - 1 <= reader.format.frames <= rate + extra
+        assert abs(reader.format.frames - rate) <= extra
         assert reader.warnings == []
     if not extra:
         np.testing.assert_allclose(whole(path), noise(rate), atol=1.01 / 2**15)
