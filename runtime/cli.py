@@ -95,19 +95,12 @@ def main(
     output: Path,
     stems: tuple[str, ...],
     no_residual: bool,
-    overlap: float | None,
-    scheme: str | None,
+    channels: str | None,
+    as_json: bool,
     backend: str,
     precision: str,
     threads: int | None,
-    container: str | None,
-    subtype: str | None,
-    channels: str | None,
-    allow_truncated: bool,
-    sanitize: bool,
-    max_minutes: float,
-    resume: bool,
-    as_json: bool,
+    **chosen: Any,
 ) -> int:
     """Separate INPUTS, audio files or folders of them, into stems."""
     from rofo.audio.files import check_format, list_inputs
@@ -115,26 +108,19 @@ def main(
     from rofo.separator import Separator
 
     files = list_inputs(inputs)
-    chosen_channels = _numbers(channels)
-    if container is not None:
-        check_format(container, subtype)
+    options = Options(stems=stems or None, channels=_numbers(channels), **chosen)
+    if options.container is not None:
+        check_format(options.container, options.subtype)
     with Separator(engine, backend=backend, precision=precision, threads=threads) as separator:
         note(f"{engine.name}: {separator.backend}, {separator.precision}")
-        wanted = _wanted(separator, stems, no_residual)
-        separator.check(scheme, overlap)
-        options = Options(
-            stems=wanted,
-            scheme=scheme,
-            overlap=overlap,
-            container=container,
-            subtype=subtype,
-            channels=chosen_channels,
-            allow_truncated=allow_truncated,
-            sanitize=sanitize,
-            max_minutes=max_minutes,
-            resume=resume,
-        )
-        run = _Run(separator, output, options, as_json, debugging())
+        wanted = separator.check(options)
+        if no_residual:
+            wanted = tuple(stem for stem in wanted if stem != separator.manifest.residual)
+            if not wanted:
+                raise UsageError(
+                    "--stem asks for the residual, --no-residual leaves it out; drop one of them"
+                )
+        run = _Run(separator, output, replace(options, stems=wanted), as_json, debugging())
         return _exit_code([run.separate(file) for file in files])
 
 
@@ -184,16 +170,6 @@ class _Run:
         else:
             for path in paths.values():
                 click.echo(os.fsencode(path))  # names need not be text
-
-
-def _wanted(separator: "Separator", stems: tuple[str, ...], no_residual: bool) -> tuple[str, ...]:
-    """The stems to write, checked once for all songs."""
-    wanted = separator.choose(stems or None)
-    if no_residual:
-        wanted = tuple(stem for stem in wanted if stem != separator.manifest.residual)
-        if not wanted:
-            raise UsageError("--stem asks for the residual, --no-residual leaves it out; drop one of them")
-    return wanted
 
 
 def _numbers(channels: str | None) -> list[int] | None:

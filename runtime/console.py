@@ -16,7 +16,8 @@ from rofo.text import one_line, printable
 
 INTERRUPTED = 130
 _INTERNAL = 5
-_SOON, _LATER, _FORCED = 0.05, 2.0, 1.0  # seconds
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN, _FORCED = 0.5, 1.0  # seconds until an interrupt comes again, and until a second one kills
 
 
 def note(text: str) -> None:
@@ -62,7 +63,7 @@ class ToolCommand:
     def __call__(self, arguments: list[str] | None = None) -> NoReturn:
         """Run and exit: 0 ok, 2 usage, an error's own code, 130 interrupted."""
         with _Interrupts() as interrupts:
-            code = self._run(sys.argv[1:] if arguments is None else arguments)
+            code = self._run(sys.argv[1:] if arguments is None else arguments, interrupts)
         if code == INTERRUPTED or interrupts.since is not None:
             note("interrupted; nothing unfinished was left behind")
             # An engine may be minutes deep in native code; waiting for its thread would ignore the user.
@@ -70,7 +71,7 @@ class ToolCommand:
             os._exit(INTERRUPTED)
         sys.exit(code)
 
-    def _run(self, arguments: list[str]) -> int:
+    def _run(self, arguments: list[str], interrupts: "_Interrupts") -> int:
         try:
             code = self.command.main(args=arguments, standalone_mode=False)
             return code if isinstance(code, int) else 0
@@ -83,56 +84,49 @@ class ToolCommand:
             return INTERRUPTED
         except Exception as error:  # noqa: BLE001 - a tool shows no traceback unasked
             return tell(error, debug="--debug" in arguments)
+        finally:
+            interrupts.over = True
 
 
 class _Interrupts:
     """Within, Ctrl-C and a service manager's stop raise KeyboardInterrupt until one gets through.
 
-    Modules that are being imported swallow it ("except: torch = None"), and so does Python in a destructor.
-    So it waits for imports to end, comes again where the last one had no effect, and not again while that
-    one cleans up. A second Ctrl-C, a while after the first, ends the process at once.
+    Modules swallow it while they are imported ("except: torch = None"), and so does Python in a destructor:
+    where it had no effect it comes again, but not while it is being cleaned up after. A second Ctrl-C, a
+    while after the first, ends the process at once.
     """
 
     def __init__(self) -> None:
         self.since: float | None = None  # when the first one came
+        self.over = False  # nothing is left to be interrupted
 
     def __enter__(self) -> Self:
         self._before: list[tuple[int, Any]] = []
-        for name in ("SIGINT", "SIGTERM", "SIGALRM"):  # Windows has no alarm
-            number = getattr(signal, name, None)
+        for number in _STOPS:
             # A shell starts what it runs in the background with SIGINT ignored.
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before.append((number, signal.signal(number, self._handle)))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._again(0)
+        if self.since is not None:
+            self._again(0)
         for number, handler in self._before:
             signal.signal(number, handler)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, _: FrameType | None) -> None:
         now = time.monotonic()
-        if self.since is None:
-            self.since = now
-        elif number != getattr(signal, "SIGALRM", None) and now - self.since > _FORCED:
+        self.since = now if self.since is None else self.since
+        if number in _STOPS and now - self.since > _FORCED:
             os._exit(INTERRUPTED)
-        if _importing(frame) or _cleaning_up():
-            self._again(_SOON)
-            return
-        self._again(_LATER)
-        raise KeyboardInterrupt
+        self._again(_AGAIN)
+        if not self.over and not _cleaning_up():
+            raise KeyboardInterrupt
 
     def _again(self, seconds: float) -> None:
-        if hasattr(signal, "setitimer"):
+        if hasattr(signal, "setitimer"):  # Windows has none
+            signal.signal(signal.SIGALRM, self._handle)
             signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
-def _importing(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _cleaning_up() -> bool:

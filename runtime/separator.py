@@ -216,22 +216,9 @@ class Separator:
                 results[place][stem][:, begin : filled[place]] = block
         return results
 
-    def choose(self, stems: Sequence[str] | None) -> tuple[str, ...]:
-        """Names in any case -> the names of `self.stems`, all of them for None. Raises UsageError."""
-        if stems is None:
-            return self.stems
-        by_name = {stem.lower(): stem for stem in self.stems}
-        unknown = [stem for stem in stems if stem.lower() not in by_name]
-        if unknown or not stems:
-            raise UsageError(
-                f"{self.manifest.name} has no stem {', '.join(unknown) or '(none given)'}; "
-                f"choose among {', '.join(self.stems)}"
-            )
-        return tuple(dict.fromkeys(by_name[stem.lower()] for stem in stems))
-
-    def check(self, scheme: str | None, overlap: float | None) -> None:
-        """Raise the UsageError that separating with this scheme and overlap would raise."""
-        self._model.estimator(scheme, overlap)
+    def check(self, options: Options) -> tuple[str, ...]:
+        """The names of the stems that would be made. Raises the UsageError that separating would raise."""
+        return self._checked(options)[1]
 
     def close(self) -> None:
         """Release the engine; the separator cannot be used afterwards. May be called twice."""
@@ -246,8 +233,18 @@ class Separator:
         self.close()
 
     def _checked(self, options: Options) -> tuple[Estimator, tuple[str, ...]]:
-        """What is asked of the engine, refused now if it cannot be."""
-        return self._model.estimator(options.scheme, options.overlap), self.choose(options.stems)
+        """What separates as `options` say, and the names of the stems chosen, in the order asked for."""
+        estimator = self._model.estimator(options.scheme, options.overlap)
+        if options.stems is None:
+            return estimator, self.stems
+        by_name = {stem.lower(): stem for stem in self.stems}
+        unknown = [stem for stem in options.stems if stem.lower() not in by_name]
+        if unknown or not options.stems:
+            raise UsageError(
+                f"{self.manifest.name} has no stem {', '.join(unknown) or '(none given)'}; "
+                f"choose among {', '.join(self.stems)}"
+            )
+        return estimator, tuple(dict.fromkeys(by_name[stem.lower()] for stem in options.stems))
 
     def _made_from(self, path: Path, options: Options) -> dict[str, object]:
         """All that decides over the stems of a file."""

@@ -48,7 +48,7 @@ def test_an_interrupt_gets_through(phase, stop, tmp_path):
     (tmp_path / "waiting.py").write_text(WAIT.format(wait="time.sleep(0.01)"))
     (tmp_path / "cleaning.py").write_text(
         "try:\n    exec(Path('waiting.py').read_text())\n"
-        "finally:\n    time.sleep(3)\n    Path('cleaned').touch()\n"
+        "finally:\n    time.sleep(1.5)\n    Path('cleaned').touch()\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", TOOL.format(phase=PHASES[phase])],

@@ -117,11 +117,17 @@ def test_a_film_without_sound(tmp_path):
     assert error(tmp_path / "x.mp4").startswith("holds no audio stream")
 
 
-def test_a_disguised_playlist_opens_nothing(tmp_path):
-    secret = encode(tmp_path / "secret.aac", "aac", noise(RATE), container="adts")
-    playlist = f"#EXTM3U\n#EXTINF:1,\nfile://{secret}\n#EXT-X-ENDLIST\n".encode() + b"\x00"
-    (tmp_path / "list.bin").write_bytes(playlist)
-    assert "not audio that can be read" in error(tmp_path / "list.bin")
+@pytest.mark.parametrize(
+    ("name", "playlist"),
+    [
+        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.aac\n#EXT-X-ENDLIST\n"),
+        ("list.bin", "ffconcat version 1.0\nfile secret.aac\n#"),
+    ],
+)
+def test_a_disguised_playlist_opens_nothing(tmp_path, name, playlist):
+    encode(tmp_path / "secret.aac", "aac", noise(RATE), container="adts")
+    (tmp_path / name).write_bytes(playlist.encode() + b"\x00\n")  # which no text has
+    assert "not audio that can be read" in error(tmp_path / name)
 
 
 def test_a_song_that_is_too_long_is_not_decoded_to_its_end(tmp_path, monkeypatch):
