@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rofo.audio.parts import in_words, write_whole
 from rofo.audio.reader import naming
-from rofo.audio.writer import in_words, write_whole
 from rofo.manifest import Manifest, MixerManifest, file_sha256
 
 NAME = ".rofo.json"
