@@ -83,6 +83,8 @@ class ToolCommand:
         except (KeyboardInterrupt, click.exceptions.Abort):
             return INTERRUPTED
         except Exception as error:  # noqa: BLE001 - a tool shows no traceback unasked
+            if interrupts.since is not None:  # what was interrupted on the way fails in ways of its own
+                return INTERRUPTED
             return tell(error, debug="--debug" in arguments)
         finally:
             interrupts.over = True

@@ -26,31 +26,13 @@ class MixerModel:
     def __init__(self, manifest: MixerManifest, members: Sequence[tuple["EngineModel", int]]) -> None:
         self.manifest = manifest
         self._members = tuple(members)
+        self.engines = tuple(engine for member, _ in members for engine in member.engines)
+        self.identity = hash_engine(manifest, *(member.identity for member, _ in members))
         self._matrix = np.array(manifest.matrix, np.float32)
-
-    @property
-    def backend(self) -> str:
-        """The backends in use, joined by +."""
-        return "+".join(dict.fromkeys(member.backend for member, _ in self._members))
-
-    @property
-    def precision(self) -> str:
-        """The precisions in use, joined by +."""
-        return "+".join(dict.fromkeys(member.precision for member, _ in self._members))
-
-    @property
-    def healthy(self) -> bool:
-        """False once the GPU is lost to this process."""
-        return all(member.healthy for member, _ in self._members)
 
     def estimator(self, scheme: str | None, overlap: float | None) -> Estimator:
         """What separates with this scheme and overlap, None for each member's own. Raises UsageError."""
         return partial(self._estimates, [member.estimator(scheme, overlap) for member, _ in self._members])
-
-    @property
-    def identity(self) -> str:
-        """A hash of all that decides over the stems, see EngineModel.identity."""
-        return hash_engine(self.manifest, *(member.identity for member, _ in self._members))
 
     def close(self) -> None:
         """Release all engines. May be called twice."""

@@ -35,31 +35,14 @@ class EngineModel:
 
     def __init__(self, engine: Engine, manifest: Manifest, file: Path) -> None:
         self.manifest, self.normalize = manifest, manifest.normalize
-        self._engine, self._file = engine, file.name
+        self.engines = (engine,)
+        (entry,) = (entry for entry in manifest.engines if entry.file == file.name)
+        # All that decides over the stems: file, backend, precision, and what the manifest says of the sound.
+        made_of = entry.sha256, entry.data_sha256, engine.backend, engine.precision
+        self.identity = hash_engine(manifest, *made_of)
         transform = Spectrogram(manifest.stft, manifest.chunk.samples)
         shapes = Shapes.of(manifest, engine.batch)
         self._loop = ChunkLoop(engine, shapes, transform, str(file), manifest.sample_rate)
-
-    @property
-    def backend(self) -> str:
-        """The backend in use."""
-        return self._engine.backend
-
-    @property
-    def precision(self) -> str:
-        """The precision in use."""
-        return self._engine.precision
-
-    @property
-    def healthy(self) -> bool:
-        """False once the GPU is lost to this process."""
-        return self._engine.healthy
-
-    @property
-    def identity(self) -> str:
-        """A hash of all that decides over the stems: file, backend, precision, what the manifest says."""
-        (entry,) = (entry for entry in self.manifest.engines if entry.file == self._file)
-        return hash_engine(self.manifest, entry.sha256, entry.data_sha256, self.backend, self.precision)
 
     def estimator(self, scheme: str | None, overlap: float | None) -> Estimator:
         """What separates with this scheme and overlap, None for the manifest's. Raises UsageError."""
@@ -67,7 +50,7 @@ class EngineModel:
 
     def close(self) -> None:
         """Release the engine. May be called twice."""
-        self._engine.close()
+        self.engines[0].close()
 
     def _estimates(self, cutter: Cutter, blocks: Iterable[Block]) -> Iterator[Block]:
         """Chunk -> STFT -> engine -> inverse STFT (those three in the loop) -> overlap-add."""

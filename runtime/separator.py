@@ -67,17 +67,17 @@ class Separator:
     @property
     def backend(self) -> str:
         """The backend in use; those of a mixer's members joined by + where they differ."""
-        return self._model.backend
+        return "+".join(dict.fromkeys(engine.backend for engine in self._model.engines))
 
     @property
     def precision(self) -> str:
         """The precision in use: fp32, bf16 or fp16; joined as the backends are."""
-        return self._model.precision
+        return "+".join(dict.fromkeys(engine.precision for engine in self._model.engines))
 
     @property
     def healthy(self) -> bool:
         """False once the GPU is lost to this process: end it and start anew."""
-        return self._model.healthy
+        return all(engine.healthy for engine in self._model.engines)
 
     @property
     def stems(self) -> tuple[str, ...]:

@@ -485,6 +485,35 @@ def test_ctrl_c_and_a_service_stop_are_130_and_leave_nothing(make_engine, write,
     assert files() == ["mix.wav"]
 
 
+SWALLOWING = """
+import time
+from pathlib import Path
+Path("ready").touch()
+while not Path("sent").exists():
+    try: time.sleep(0.01)
+    except BaseException: pass
+"""
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_while_a_backend_is_loaded_is_130(engine, write, started, stop):
+    write()
+    Path("stubs").mkdir()
+    Path("stubs/onnxruntime.py").write_text(SWALLOWING)
+    before = files()
+    environment = {**os.environ, "PYTHONPATH": "stubs"}
+    process = started("--engine", engine, "mix.wav", "--backend", "onnxruntime", env=environment)
+    deadline = time.monotonic() + 100
+    while not Path("ready").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(stop)
+    Path("sent").touch()
+    out, err = process.communicate(timeout=100)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines() == ["interrupted; nothing unfinished was left behind"]
+    assert [name for name in files() if name not in ("ready", "sent") and "__pycache__" not in name] == before
+
+
 HEAVY = ["numpy", "soundfile", "soxr", "openvino", "onnxruntime", "torch", "onnx", "rofo.separator"]
 
 

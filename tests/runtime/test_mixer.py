@@ -221,14 +221,14 @@ def test_a_closed_mixer_has_closed_its_members(make_mixer):
     assert (separator.backend, separator.precision) == ("onnxruntime", "fp32")
     separator.close()
     separator.close()
-    for member, _ in separator._model._members:
+    for engine in separator._model.engines:
         with pytest.raises(EngineRunError, match="closed"):
-            member._engine.run(np.zeros((1,), np.float32))
+            engine.run(np.zeros((1,), np.float32))
 
 
 def test_backends_that_differ_are_joined(make_mixer, monkeypatch):
     with opened(make_mixer()) as separator:
-        monkeypatch.setattr(separator._model._members[1][0]._engine, "precision", "bf16")
+        monkeypatch.setattr(separator._model.engines[1], "precision", "bf16")
         assert separator.precision == "fp32+bf16"
 
 
@@ -238,7 +238,7 @@ def test_output_that_is_not_finite_is_the_members_error(make_mixer, song):
         opened(path) as separator,
         pytest.raises(EngineOutputError, match=r"drums.onnx: .*mixes\[1\], at 0.0 s"),
     ):
-        engine = separator._model._members[1][0]._engine
+        engine = separator._model.engines[1]
         run = engine.run
         engine.run = lambda mix: run(mix) * np.float32("nan" if mix[0].any() else 1)
         separator.separate_songs([np.zeros((2, 3000), np.float32), song(9000)], RATE)

@@ -448,7 +448,7 @@ def by_stream(separator, blocks, rate):
 def test_memory_does_not_grow_with_the_stream(opened, rate):
     separator = opened(chunk=22_050)
     peak_of(separator, 6, rate, by_stream)
-    short, long = (peak_of(separator, seconds, rate, by_stream) for seconds in (6, 60))
+    short, long = (peak_of(separator, seconds, rate, by_stream) for seconds in (6, 30))
     assert long < 1.15 * short
 
 
@@ -463,7 +463,7 @@ def test_memory_does_not_grow_with_the_file(opened, tmp_path):
         separator.separate_file(path, tmp_path / "out")
 
     peak_of(separator, 6, RATE, by_file)
-    short, long = (peak_of(separator, seconds, RATE, by_file) for seconds in (6, 60))
+    short, long = (peak_of(separator, seconds, RATE, by_file) for seconds in (6, 30))
     assert long < 1.15 * short
 
 

@@ -282,7 +282,7 @@ def test_a_callers_stream_is_computed_on_and_left_alone(machine, make_plan, song
         assert snr_db(0.5 * song(9000), separator.separate(song(9000), RATE)["vocals"]) > 100
         assert machine.pending[4711] == []
         assert machine.calls.count("cudaStreamCreateWithFlags") == 2
-        lanes = separator._model._engine._lanes
+        lanes = separator._model.engines[0]._lanes
         with lanes.lent(), lanes.lent():
             assert not lanes._may_grow()
     machine.settled()
