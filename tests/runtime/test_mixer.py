@@ -24,6 +24,7 @@ from rofo import (
 from rofo.cli import main
 from rofo.errors import EngineMismatchError, UsageError
 from rofo.manifest import (
+    ChunkSize,
     EngineFile,
     Manifest,
     Member,
