@@ -409,7 +409,7 @@ def test_what_nobody_foresaw_is_one_line_and_5(engine, write, run, monkeypatch):
     def broken(self):
         raise KeyError("a bug\nof two lines")
 
-    monkeypatch.setattr("rofo.model.OverlapAdd.__init__", broken)
+    monkeypatch.setattr("rofo.model.OverlapAdder.__init__", broken)
     _, err = run("--engine", engine, "a.wav", "b.wav", status=7)
     said = r"internal error: KeyError: 'a bug\nof two lines'; run again with --debug and report the traceback"
     assert err[1:] == [said, said]
