@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 import rofo.model
 from rofo.audio import AudioReader
 from rofo.audio.writer import StemFiles
-from rofo.spectrogram import Spectrogram
+from rofo.dsp.spectrogram import Spectrogram
 
 P = ParamSpec("P")
 T = TypeVar("T")

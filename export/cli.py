@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rofo.console import command_line, note
+from rofo.dsp import SCHEMES
 
 if TYPE_CHECKING:
     from rofo.export.plan import PlanOptions
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 # Names of rofo.export.gpus.GPUS and rofo.export.networks.form.DTYPES: --help is not to load torch.
 _GPUS = ("rtx4090", "rtx3090", "rtx5090", "portable")
 _PRECISIONS = ("fp32", "fp16", "bf16")
-_SCHEMES = ("fade", "hann", "trim", "rectangular", "outer")
 
 
 @command_line
@@ -69,7 +69,7 @@ _SCHEMES = ("fade", "hann", "trim", "rectangular", "outer")
 )
 @click.option(
     "--scheme",
-    type=click.Choice(_SCHEMES),
+    type=click.Choice(SCHEMES),
     help="How chunks are cut and joined by default; `trim` and `outer` also leave out what only UVR does "
     "to MDX-Net, the gain and the three silent lowest bins.",
 )
@@ -140,7 +140,7 @@ def main(
         chunk=chunk,
         stems=names,
         compensate=compensate,
-        scheme=scheme,  # type: ignore[arg-type]
+        scheme=scheme,
         zero_dc=zero_dc,
         skip_connection=skip_connection,
         normalize=normalize,

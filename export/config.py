@@ -17,7 +17,6 @@ from rofo.export.requirements import FAMILY_NAMES, FILE_NAME, complete, impossib
 from rofo.export.settings import Settings
 from rofo.export.shapes import Family, Positions, Shapes, SharedBias, infer_shapes
 from rofo.export.yaml_config import load_yaml
-from rofo.manifest import Scheme
 
 RotaryPrecision = Literal["exact", "amp-0.3.5"]
 T = TypeVar("T")
@@ -91,7 +90,7 @@ class ModelConfig:
     stems: tuple[str, ...]
     residual: str | None
     chunk: int
-    scheme: Scheme
+    scheme: str
     overlap: float | None
     normalize: bool
     name: str
@@ -111,7 +110,7 @@ class Facts:
     chunk: float | None = None
     stems: tuple[str, ...] | None = None
     compensate: float | None = None
-    scheme: Scheme | None = None
+    scheme: str | None = None
     zero_dc: bool | None = None
     skip_connection: bool | None = None
     normalize: bool | None = None
@@ -254,7 +253,7 @@ def _network(shapes: Shapes, settings: Settings, layout: Layout, rotary: RotaryP
 
 
 def _model(
-    path: Path, network: RoformerConfig, settings: Settings, scheme: Scheme, source: dict[str, Any]
+    path: Path, network: RoformerConfig, settings: Settings, scheme: str, source: dict[str, Any]
 ) -> ModelConfig:
     chunk, stems = _known(settings.chunk), _known(settings.stems)
     return ModelConfig(

@@ -17,7 +17,7 @@ from rofo.export.networks.tfc_tdf import TfcTdf
 from rofo.export.onnx_graph import run_network, write_onnx
 from rofo.export.plan import PlanOptions, Trace
 from rofo.export.typed_graph import type_graph
-from rofo.manifest import Chunk
+from rofo.manifest import ChunkSize
 
 Floats = NDArray[np.float32]
 
@@ -49,7 +49,7 @@ class _ConvGraphs:
 class NetworkGraphs(_ConvGraphs):
     """A ConvTDFNet or TFC-TDF v3 of a checkpoint whose state it empties."""
 
-    def __init__(self, config: ConvTdfConfig | TfcTdfConfig, loaded: Checkpoint, chunk: Chunk) -> None:
+    def __init__(self, config: ConvTdfConfig | TfcTdfConfig, loaded: Checkpoint, chunk: ChunkSize) -> None:
         self._shape = (config.channels, chunk.frames, config.n_fft // 2 + 1, 2)
         # InstanceNorm leaves silence silent, biases do not.
         self.keeps_silence = isinstance(config, TfcTdfConfig)
@@ -77,7 +77,7 @@ class OnnxGraphs(_ConvGraphs):
 
     keeps_silence = False  # its biases sound
 
-    def __init__(self, config: MdxOnnxConfig, given: MdxGraph, chunk: Chunk) -> None:
+    def __init__(self, config: MdxOnnxConfig, given: MdxGraph, chunk: ChunkSize) -> None:
         self._config, self._given, self._chunk = config, given, chunk
 
     def write(self, file: Path, batch: int) -> Path | None:

@@ -16,7 +16,6 @@ from rofo.export.mdx_shapes import TfcTdfShapes, tfc_tdf_shapes
 from rofo.export.msst_config import Section
 from rofo.export.requirements import bad_stems
 from rofo.export.yaml_config import load_yaml
-from rofo.manifest import Scheme
 
 _APPLICABLE = {"n_fft", "hop_length", "sample_rate", "chunk", "stems", "scheme", "normalize"}
 _MSST_OVERLAPS = 4  # num_overlap of MSST's own yaml files for this network
@@ -30,7 +29,7 @@ class _Told:
     `overlaps` num_overlap.
     """
 
-    scheme: Scheme | None = None
+    scheme: str | None = None
     n_fft: int | None = None
     hop_length: int | None = None
     sample_rate: int | None = None

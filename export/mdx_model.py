@@ -15,13 +15,12 @@ from rofo.export.mdx_onnx import MdxGraph
 from rofo.export.mdx_settings import conv_tdf_config, conv_tdf_contradictions, conv_tdf_norm
 from rofo.export.mdx_shapes import conv_tdf_shapes
 from rofo.export.requirements import LONGEST_CHUNK
-from rofo.manifest import Scheme
 
 _HOP_LENGTH = 1024  # of every public MDX-Net
 _SAMPLE_RATE = 44100
 
 # kuielab's own way of running its networks, which MVSEP's script keeps: no gain, and no bin is silenced.
-_AS_TRAINED: tuple[Scheme, ...] = ("trim", "outer")
+_AS_TRAINED: tuple[str, ...] = ("trim", "outer")
 
 _APPLICABLE = {"n_fft", "sample_rate", "chunk", "stems", "compensate", "scheme"}
 _PAIRS = {"vocals": "instrumental", "instrumental": "vocals"}
@@ -49,7 +48,7 @@ class Use:
     hop_length: int
     sample_rate: int
     stem: str
-    scheme: Scheme
+    scheme: str
     zero_bins: int
     compensate: float
 

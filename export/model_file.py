@@ -14,7 +14,7 @@ from rofo.export.mdx_model import resolve_conv_tdf, resolve_mdx_onnx
 from rofo.export.mdx_onnx import MdxGraph, read_mdx_onnx
 from rofo.export.mdx_shapes import is_conv_tdf, is_tfc_tdf
 from rofo.export.roformer_graphs import RoformerGraphs
-from rofo.manifest import Chunk, Stft
+from rofo.manifest import ChunkSize, Stft
 
 ModelFile = Checkpoint | MdxGraph
 
@@ -49,7 +49,7 @@ def make_graphs(file: ModelFile, model: ModelConfig, *, unsafe_pickle: bool) -> 
     return NetworkGraphs(network, file, chunk)
 
 
-def geometry(model: ModelConfig) -> tuple[Stft, Chunk]:
+def geometry(model: ModelConfig) -> tuple[Stft, ChunkSize]:
     """The transform and the chunk. Raises CheckpointError where they do not go together."""
     network = model.network
     try:
@@ -59,7 +59,7 @@ def geometry(model: ModelConfig) -> tuple[Stft, Chunk]:
             f"{model.name}: {error}, n_fft {network.n_fft}: an STFT that cannot be inverted; correct the "
             "yaml or the options"
         ) from None
-    return stft, Chunk(model.chunk, stft.frames(model.chunk))
+    return stft, ChunkSize(model.chunk, stft.frames(model.chunk))
 
 
 def summary(model: ModelConfig) -> str:

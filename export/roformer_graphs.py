@@ -14,7 +14,7 @@ from rofo.export.networks.form import PLAIN, Form
 from rofo.export.networks.roformer import Roformer
 from rofo.export.onnx_graph import run_network, write_onnx
 from rofo.export.plan import PlanOptions, Trace
-from rofo.manifest import Chunk
+from rofo.manifest import ChunkSize
 
 Floats = NDArray[np.float32]
 
@@ -25,7 +25,7 @@ class RoformerGraphs:
     keeps_silence = True  # a mask times silence
 
     def __init__(
-        self, config: RoformerConfig, loaded: Checkpoint, chunk: Chunk, *, unsafe_pickle: bool
+        self, config: RoformerConfig, loaded: Checkpoint, chunk: ChunkSize, *, unsafe_pickle: bool
     ) -> None:
         self._config, self._chunk = config, chunk
         self._path, self._sha256, self._unsafe_pickle = loaded.path, loaded.sha256, unsafe_pickle

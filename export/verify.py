@@ -8,11 +8,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rofo.engines import BACKENDS, Engine, open_engine
+from rofo.dsp.spectrogram import Spectrogram
+from rofo.engines import EngineSettings, backends_for, open_engine
+from rofo.engines.contract import Engine
 from rofo.errors import EngineLoadError, ParityError
 from rofo.export.graphs import Graphs
-from rofo.manifest import Chunk, Manifest, Parity, Stft
-from rofo.spectrogram import Spectrogram
+from rofo.manifest import ChunkSize, Manifest, Parity, Stft
 
 Floats = NDArray[np.float32]
 
@@ -53,7 +54,7 @@ class Described(Protocol):
     @property
     def stft(self) -> Stft: ...  # noqa: D102
     @property
-    def chunk(self) -> Chunk: ...  # noqa: D102
+    def chunk(self) -> ChunkSize: ...  # noqa: D102
 
 
 def reference(graphs: Graphs, model: Described) -> Reference:
@@ -113,10 +114,10 @@ def snr_db(wanted: Floats, got: Floats) -> float:
 
 
 def _measured(path: Path, manifest: Manifest, backend: str, precision: str, wanted: Reference) -> Parity:
-    engine = open_engine(path, manifest, backend=backend, precision=precision)
+    engine = open_engine(path, manifest, EngineSettings(backend, precision))
     wanted = wanted.repeated(engine.batch)
     try:
-        stems = engine.run(wanted.mix)
+        stems = engine.run({"mix": wanted.mix})["stems"]
         finite = bool(np.isfinite(stems).all())
         if precision == "fp32" and wanted.keeps_silence:
             _check_silence(engine, manifest, wanted.mix.shape)
@@ -131,15 +132,16 @@ def _measured(path: Path, manifest: Manifest, backend: str, precision: str, want
 
 def _check_silence(engine: Engine, manifest: Manifest, shape: tuple[int, ...]) -> None:
     """0/0 in a norm would show here."""
-    stems = engine.run(np.zeros(shape, np.float32))
+    stems = engine.run({"mix": np.zeros(shape, np.float32)})["stems"]
     if not (stems == 0).all():
         raise ParityError(f"{manifest.name}: {engine.backend} turns silence into sound; nothing was written")
 
 
 def _installed_backend(manifest: Manifest) -> str:
     entry = manifest.engines[0]
-    for name, (module, _) in BACKENDS[entry.backend].items():
-        if find_spec(module) is not None:
+    fitting = backends_for(entry.backend)
+    for name, backend in fitting.items():
+        if find_spec(backend.module) is not None:
             return name
-    extras = " or ".join(f"pip install '{extra}'" for _, extra in BACKENDS[entry.backend].values())
+    extras = " or ".join(f"pip install '{backend.extra}'" for backend in fitting.values())
     raise EngineLoadError(f"{manifest.name}: no backend to verify the export with; {extras}, or --no-verify")

@@ -2,11 +2,11 @@
 
     read block      AudioReader.blocks (audio/reader.py), or what the caller gives (song.py)
     resample        audio/resample.py, to the engine's rate
-    chunk           the scheme's Cutter
+    chunk           Scheme.cut (dsp/)
     STFT            Spectrogram.forward    \\
-    engine          Engine.run              } beside each other, in ChunkLoop (chunk_loop.py)
+    engine          Engine.run              } beside each other, in ChunkLoop (dsp/chunk_loop.py)
     inverse STFT    Spectrogram.inverse    /
-    overlap-add     OverlapAdd; these five are EngineModel (model.py), several of them MixerModel (mixer.py)
+    overlap-add     OverlapAdder; these five are EngineModel (model.py), several of them MixerModel (mixer.py)
     resample        back to the song's rate
     write block     StemFiles (audio/writer.py), or into the caller's arrays
 
@@ -30,6 +30,7 @@ from rofo.audio.reader import AudioReader
 from rofo.audio.record import Record, input_sha256
 from rofo.audio.resample import resample_blocks
 from rofo.audio.writer import StemFiles
+from rofo.engines import EngineSettings
 from rofo.errors import CancelledError, UsageError
 from rofo.manifest import Manifest, MixerManifest
 from rofo.model import open_model
@@ -45,7 +46,7 @@ class Separator:
 
     `engine` is the path of an engine file with its manifest beside it, or of a manifest: that of a mixer
     opens all its members. `backend`, `precision`, `threads` and `cuda_stream` as in
-    rofo.engines.open_engine. Raises EngineLoadError (ManifestError, EngineMismatchError).
+    rofo.engines.EngineSettings. Raises EngineLoadError (ManifestError, EngineMismatchError).
     """
 
     def __init__(
@@ -57,11 +58,8 @@ class Separator:
         threads: int | None = None,
         cuda_stream: int | None = None,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads is {threads}; give 1 or more")
-        self._model = open_model(
-            Path(engine), backend=backend, precision=precision, threads=threads, cuda_stream=cuda_stream
-        )
+        settings = EngineSettings(backend, precision, threads, cuda_stream)
+        self._model = open_model(Path(engine), settings)
         self.manifest: Manifest | MixerManifest = self._model.manifest
 
     @property

@@ -16,9 +16,9 @@ from pymss_core.modules.mdx23c_tfc_tdf_v3 import TFC_TDF_net
 from torch import Tensor, nn
 
 from rofo.benchmarks.conv_tdf_net import ConvTdfNet
+from rofo.dsp.spectrogram import Spectrogram
 from rofo.export.onnx_graph import write_onnx as write_contract
 from rofo.manifest import Stft
-from rofo.spectrogram import Spectrogram
 
 HOP = 64
 

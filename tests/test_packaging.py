@@ -16,7 +16,7 @@ FOLDERS = {
     "rofo": "runtime",
     "rofo/audio": "runtime/audio",
     "rofo/engines": "runtime/engines",
-    "rofo/schemes": "runtime/schemes",
+    "rofo/dsp": "runtime/dsp",
     "rofo/export": "export",
     "rofo/export/networks": "export/networks",
     "rofo/benchmarks": "benchmarks",

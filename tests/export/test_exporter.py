@@ -16,7 +16,7 @@ import yaml
 from onnx import numpy_helper
 from oracle import Oracle
 
-from rofo.engines import open_engine
+from rofo.engines import EngineSettings, open_engine
 from rofo.errors import EngineLoadError, OutputWriteError, ParityError, UsageError
 from rofo.export import exporter, onnx_graph, roformer_graphs, verify
 from rofo.export.cli import main
@@ -131,7 +131,7 @@ def test_large_weights_go_to_a_file_of_their_own(exported, checkpoint, tmp_path,
     mix, inline = verify.loud_chunk(manifest), exported()
     for backend in ("openvino", "onnxruntime"):
         stems = [
-            open_engine(path, load_manifest(path), backend=backend, precision="fp32").run(mix)
+            open_engine(path, load_manifest(path), EngineSettings(backend, "fp32")).run({"mix": mix})["stems"]
             for path in (inline, tmp_path / "tiny.onnx")
         ]
         assert snr_db(*stems) > 120
@@ -311,10 +311,10 @@ def test_without_a_backend_only_no_verify_goes_on(untraced, attempt, monkeypatch
 def test_bf16_is_measured_but_never_gated(untraced, attempt, monkeypatch):
     real = verify.open_engine
 
-    def opened(path, manifest, *, backend, precision):
-        if precision == "bf16":
+    def opened(path, manifest, settings):
+        if settings.precision == "bf16":
             raise EngineLoadError("no bf16 here")
-        return real(path, manifest, backend=backend, precision=precision)
+        return real(path, manifest, settings)
 
     monkeypatch.setattr(verify, "open_engine", opened)
     assert [(p.backend, p.precision) for p in attempt().manifest.parity] == [("openvino", "fp32")]
@@ -322,14 +322,14 @@ def test_bf16_is_measured_but_never_gated(untraced, attempt, monkeypatch):
     class Worst:
         backend, precision, batch = "openvino", "bf16", 1
 
-        def run(self, mix):
-            return np.full((1, 1, *mix.shape[1:]), np.nan, np.float32)
+        def run(self, inputs):
+            return {"stems": np.full((1, 1, *inputs["mix"].shape[1:]), np.nan, np.float32)}
 
         def close(self):
             pass
 
-    def worst(path, manifest, *, backend, precision):
-        return Worst() if precision == "bf16" else real(path, manifest, backend=backend, precision=precision)
+    def worst(path, manifest, settings):
+        return Worst() if settings.precision == "bf16" else real(path, manifest, settings)
 
     monkeypatch.setattr(verify, "open_engine", worst)
     manifest = attempt().manifest

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import yaml
 from oracle import SMALL, Oracle, snr_db, song
 
+from rofo.dsp.spectrogram import Spectrogram
 from rofo.errors import CheckpointError
 from rofo.export.checkpoint import Checkpoint
 from rofo.export.config import ModelConfig, resolve_config
@@ -18,7 +19,6 @@ from rofo.export.networks.positions import rotary_table
 from rofo.export.networks.roformer import Roformer
 from rofo.export.networks.weights import Weights
 from rofo.manifest import Stft
-from rofo.spectrogram import Spectrogram
 
 BS, MEL = "bs_roformer", "mel_band_roformer"
 

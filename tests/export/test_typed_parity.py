@@ -17,7 +17,7 @@ from rofo.export.onnx_graph import run_network, write_onnx
 from rofo.export.plan import PlanOptions
 from rofo.export.rounded import RoundedGraph
 from rofo.export.typed_parity import check_typed, layer_parity
-from rofo.manifest import Chunk, Stft
+from rofo.manifest import ChunkSize, Stft
 
 KINDS = [
     PlanOptions(),
@@ -41,7 +41,7 @@ class Case:
         network = self.config.network
         self.name, self.sample_rate, self.channels = "tiny", network.sample_rate, network.channels
         self.stft = Stft(network.n_fft, network.hop_length)
-        self.chunk = Chunk(self.config.chunk, self.stft.frames(self.config.chunk))
+        self.chunk = ChunkSize(self.config.chunk, self.stft.frames(self.config.chunk))
         self.folder = folder
         mix = verify.loud_chunk(self)
         stems = run_network(self.network(PlanOptions().form.exact), torch.from_numpy(mix)).numpy()

@@ -24,7 +24,7 @@ from rofo import (
 from rofo.cli import main
 from rofo.errors import EngineMismatchError, UsageError
 from rofo.manifest import (
-    Chunk,
+    ChunkSize,
     EngineFile,
     Manifest,
     Member,
@@ -76,7 +76,7 @@ def write_member(folder, name, channels, gain, **changes):
     onnx.save(graph((batch, channels, frames, stft.bins, 2), gain), file)
     manifest = Manifest(
         name=name, architecture="test", sample_rate=RATE, channels=channels, stems=("nothing", name),
-        residual=None, stft=stft, chunk=Chunk(chunk, frames), overlap_add=OverlapAdd(scheme, overlap),
+        residual=None, stft=stft, chunk=ChunkSize(chunk, frames), overlap_add=OverlapAdd(scheme, overlap),
         normalize=False, source=SOURCE, parity=(),
         engines=(EngineFile(file.name, "onnx", "opset 23", "fp32", (), batch, file_sha256(file)),),
     )  # fmt: skip
@@ -223,7 +223,7 @@ def test_a_closed_mixer_has_closed_its_members(make_mixer):
     separator.close()
     for engine in separator._model.engines:
         with pytest.raises(EngineRunError, match="closed"):
-            engine.run(np.zeros((1,), np.float32))
+            engine.run({"mix": np.zeros((1,), np.float32)})
 
 
 def test_backends_that_differ_are_joined(make_mixer, monkeypatch):
@@ -240,7 +240,9 @@ def test_output_that_is_not_finite_is_the_members_error(make_mixer, song):
     ):
         engine = separator._model.engines[1]
         run = engine.run
-        engine.run = lambda mix: run(mix) * np.float32("nan" if mix[0].any() else 1)
+        engine.run = lambda inputs: {
+            "stems": run(inputs)["stems"] * np.float32("nan" if inputs["mix"][0].any() else 1)
+        }
         separator.separate_songs([np.zeros((2, 3000), np.float32), song(9000)], RATE)
 
 
