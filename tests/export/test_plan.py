@@ -15,7 +15,7 @@ from rofo.export.cli import main
 from rofo.export.errors import ParityError
 from rofo.export.export import export
 from rofo.export.graph.cost import Cost, graph_cost
-from rofo.export.graph.form import DTYPES
+from rofo.export.graph.types import DTYPES
 from rofo.export.plan import tensorrt
 from rofo.export.plan.gpus import GIB, GPUS, size_batch
 from rofo.export.plan.plan import PlanOptions
