@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from rofo.export.graph.form import Precision
+from rofo.export.graph.types import Precision
 from rofo.export.graph.trace import INLINE_BYTES
 
 _FLOAT = TensorProto.FLOAT

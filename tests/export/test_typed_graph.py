@@ -14,9 +14,9 @@ from oracle import snr_db
 from typed_cases import Case, mdx_net, tfc_tdf
 
 from rofo.export.graph import typed_graph
-from rofo.export.graph.form import Precision
 from rofo.export.graph.rounded import RoundedGraph
 from rofo.export.graph.typed_graph import type_graph
+from rofo.export.graph.types import Precision
 
 KINDS: dict[Precision, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 CASES: dict[str, Callable[[], Case]] = {
