@@ -5,8 +5,9 @@ Keys are those of kuielab's ConvTDFNet. The order of axes is (batch, channels, f
 
 from itertools import pairwise
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rofo.export.graph.packing import pack, unpack
 
 EPSILON = 1e-5  # of every norm: torch's default, which its authors left
 
@@ -59,7 +60,7 @@ class ConvTdfNet(nn.Module):
 
     def forward(self, mix: Tensor) -> Tensor:
         """mix: (batch, channels, frames, bins, 2) -> (batch, stems, channels, frames, bins, 2)."""
-        x = self.first_conv(pack(mix, self.dim_f, self.zero_bins))
+        x = self.first_conv(pack(mix, self.dim_f, zero_bins=self.zero_bins))
         kept: list[Tensor] = []
         for block, down in zip(self.encoding_blocks, self.ds, strict=True):
             kept.append(block(x))
@@ -97,18 +98,3 @@ class Tfc(nn.Module):
         out: Tensor = self.H(x)
         return out
 
-
-def pack(mix: Tensor, dim_f: int, zero_bins: int) -> Tensor:
-    """(batch, channels, frames, bins, 2) -> (batch, channels * 2, frames, dim_f): L.re, L.im, R.re, R.im."""
-    kept = mix[..., zero_bins:dim_f, :]
-    kept = F.pad(kept, (0, 0, zero_bins, 0)) if zero_bins else kept
-    return kept.permute(0, 1, 4, 2, 3).flatten(1, 2)
-
-
-def unpack(x: Tensor, *, channels: int, bins: int) -> Tensor:
-    """(batch, stems * channels * 2, frames, dim_f) -> (batch, stems, channels, frames, bins, 2).
-
-    The bins that the network does not know are zero.
-    """
-    stems = x.unflatten(1, (-1, channels, 2)).permute(0, 1, 2, 4, 5, 3)
-    return F.pad(stems, (0, 0, 0, bins - stems.shape[4]))

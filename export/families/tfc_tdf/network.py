@@ -8,8 +8,9 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rofo.export.graph.packing import pack, unpack
 
 EPSILON = 1e-5  # of every norm: torch's default, which its authors left
 
@@ -62,7 +63,7 @@ class TfcTdfNet(nn.Module):
 
     def forward(self, mix: Tensor) -> Tensor:
         """mix: (batch, channels, frames, bins, 2) -> (batch, stems, channels, frames, bins, 2)."""
-        packed = pack(mix, self.dim_f, self.num_subbands)
+        packed = pack(mix, self.dim_f, subbands=self.num_subbands)
         first = self.first_conv(packed)
         x = self.final_conv(self.join(packed, first, self.u_net(first)))
         return unpack(x, channels=mix.shape[1], bins=mix.shape[3], subbands=self.num_subbands)
@@ -158,24 +159,6 @@ def elu_alpha(act: str) -> float | None:
     """A of "eluA", None for every other activation."""
     found = re.fullmatch(r"elu(\d+(\.\d*)?|\.\d+)", act)
     return float(found[1]) if found else None
-
-
-def pack(mix: Tensor, dim_f: int, subbands: int) -> Tensor:
-    """(batch, channels, frames, bins, 2) -> (batch, channels * 2 * subbands, frames, dim_f / subbands).
-
-    The new channels count the audio channel slowest, then real and imaginary part, then the sub-band.
-    """
-    return mix[..., :dim_f, :].unflatten(3, (subbands, -1)).permute(0, 1, 5, 3, 2, 4).flatten(1, 3)
-
-
-def unpack(x: Tensor, *, channels: int, bins: int, subbands: int) -> Tensor:
-    """(batch, stems * channels * 2 * subbands, frames, width) -> (batch, stems, channels, frames, bins, 2).
-
-    The inverse of `pack` for every stem; the bins that the network does not know are zero.
-    """
-    split = x.unflatten(1, (-1, channels, 2, subbands))
-    stems = split.permute(0, 1, 2, 5, 4, 6, 3).flatten(4, 5)
-    return F.pad(stems, (0, 0, 0, bins - stems.shape[4]))
 
 
 def _named(**modules: nn.Module) -> nn.ModuleDict:
