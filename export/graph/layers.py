@@ -37,7 +37,7 @@ def scale_weight(layer: nn.Module, factor: float) -> None:
 
 
 def arranged(module: nn.Module, form: Form) -> nn.Module:
-    """A `copied` network, its layers replaced by an engine's. Raises UsageError for types it does not have."""
+    """A `copied` network, its layers replaced by an engine's. Raises UsageError for --attention."""
     if form.attention is not None:
         raise UsageError("--attention is for Roformers: this network has none; leave it out")
     return _arranged(module, form.product)
@@ -54,7 +54,7 @@ def _arranged(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def _sequence(layers: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
-    """BatchNorms right behind a convolution are folded into it; in 16 bits channels are last from a Linear on."""
+    """BatchNorms behind a convolution are folded into it; in 16 bits channels are last from a Linear on."""
     kept = _folded(list(layers))
     linear = next((i for i, layer in enumerate(kept) if isinstance(layer, nn.Linear)), len(kept))
     if linear == len(kept) or dtype == torch.float32:
@@ -95,19 +95,24 @@ def _gain_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 def _layer(module: nn.Module, dtype: torch.dtype, *, last: bool = False) -> nn.Module:
     """An engine's layer instead of a plain one; `last`: channels are the last axis."""
-    if isinstance(module, nn.BatchNorm2d):
-        return ScaleShift(*_gain_and_shift(module), last=last)
-    if isinstance(module, nn.Linear):
-        return LeftProduct(module, dtype) if last else RightProduct(module)
-    if dtype == torch.float32:
-        return module
-    if isinstance(module, nn.Conv2d):
-        return Conv(module, dtype)
-    if isinstance(module, nn.ConvTranspose2d):
-        return Tiles(module, dtype)
-    if isinstance(module, nn.InstanceNorm2d):
-        return InstanceNorm(module, dtype, last=last)
-    return Exact(module, last=last) if isinstance(module, nn.GroupNorm | nn.GELU | nn.ELU) else module
+    match module:
+        case nn.BatchNorm2d():
+            made: nn.Module = ScaleShift(*_gain_and_shift(module), last=last)
+        case nn.Linear():
+            made = LeftProduct(module, dtype) if last else RightProduct(module)
+        case _ if dtype == torch.float32:
+            made = module
+        case nn.Conv2d():
+            made = Conv(module, dtype)
+        case nn.ConvTranspose2d():
+            made = Tiles(module, dtype)
+        case nn.InstanceNorm2d():
+            made = InstanceNorm(module, dtype, last=last)
+        case nn.GroupNorm() | nn.GELU() | nn.ELU():
+            made = Exact(module, last=last)
+        case _:
+            made = module
+    return made
 
 
 class Stored(nn.Module):

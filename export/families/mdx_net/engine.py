@@ -22,10 +22,12 @@ def conv_tdf_engine(plain: ConvTdfNet, form: Form) -> nn.Module:
 
 def _store(network: ConvTdfNet, dtype: torch.dtype) -> None:
     """Round what is read twice; both factors grow with the loudness, so that a share of their product is."""
-    for up, block in zip(network.us, network.decoding_blocks, strict=True):
-        up.append(Times(SHARE))
-        scale_weight(block.tfc.H[0][0], 1 / SHARE)
-    network.encoding_blocks = nn.ModuleList(nn.Sequential(block, Stored(dtype)) for block in network.encoding_blocks)
+    for i, block in enumerate(network.decoding_blocks):
+        network.us[i] = nn.Sequential(network.us[i], Times(SHARE))
+        scale_weight(block.get_submodule("tfc.H.0.0"), 1 / SHARE)
+    network.encoding_blocks = nn.ModuleList(
+        nn.Sequential(block, Stored(dtype)) for block in network.encoding_blocks
+    )
     for block in network.modules():
         if isinstance(block, TfcTdf):
             block.tfc.H.append(Stored(dtype))

@@ -21,7 +21,7 @@ class ConvTdfNet(nn.Module):
     """
 
     def __init__(
-        self, *, channels: int, num_stems: int, dim_f: int, g: int, n: int, k: int, l: int,
+        self, *, channels: int, num_stems: int, dim_f: int, g: int, n: int, k: int, l: int,  # noqa: E741
         bn: int | None, bias: bool, groups: int | None, zero_bins: int, compensate: float,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -74,7 +74,7 @@ class ConvTdfNet(nn.Module):
 
 
 class TfcTdf(nn.Module):
-    """Time-frequency convolutions, and time-distributed fully connected layers along their bins."""
+    """Time-frequency convolutions `tfc`, and time-distributed linear layers `tdf` along their bins."""
 
     def __init__(self, convolutions: nn.ModuleList, tdf: nn.Sequential | None) -> None:
         super().__init__()
@@ -97,4 +97,3 @@ class Tfc(nn.Module):
         """x: (batch, channels, frames, bins) -> the same shape."""
         out: Tensor = self.H(x)
         return out
-

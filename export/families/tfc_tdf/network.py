@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from rofo.export.families.u_nets import norm_groups
 from rofo.export.graph.packing import pack, unpack
 
 EPSILON = 1e-5  # of every norm: torch's default, which its authors left
@@ -43,7 +44,9 @@ class TfcTdfNet(nn.Module):
         packed, width, steps = 2 * channels * num_subbands, num_channels, list(pairwise(widths))
         self.first_conv = nn.Conv2d(packed, width, 1, bias=False)
         self.encoder_blocks = nn.ModuleList(
-            _named(tfc_tdf=blocks(i, a), downscale=_named(conv=pre(a, nn.Conv2d(a, b, scale, scale, bias=False))))
+            _named(
+                tfc_tdf=blocks(i, a), downscale=_named(conv=pre(a, nn.Conv2d(a, b, scale, scale, bias=False)))
+            )
             for i, (a, b) in enumerate(steps)
         )
         self.bottleneck_block = blocks(num_scales, widths[-1])
@@ -54,7 +57,7 @@ class TfcTdfNet(nn.Module):
             )
             for i, (a, b) in reversed(list(enumerate(steps)))
         )
-        self.join = Join()
+        self.join: nn.Module = Join()
         self.final_conv = nn.Sequential(
             nn.Conv2d(width + packed, width, 1, bias=False),
             activations(act)(),
@@ -147,12 +150,6 @@ def activations(act: str) -> Act:
     """gelu (exact), relu, or eluA with alpha A."""
     alpha = elu_alpha(act)
     return (lambda: nn.ELU(alpha)) if alpha is not None else {"gelu": nn.GELU, "relu": nn.ReLU}[act]
-
-
-def norm_groups(norm: str) -> int | None:
-    """N of "GroupNormN", None for every other norm."""
-    found = re.fullmatch(r"GroupNorm([1-9]\d{0,5})", norm)
-    return int(found[1]) if found else None
 
 
 def elu_alpha(act: str) -> float | None:
