@@ -37,6 +37,12 @@ TABLE: dict[str, Row] = {
     "n_fft": Row("n_fft in samples", "--n-fft", needed=True),
     "hop_length": Row("hop length in samples", "--hop-length", needed=True),
     "stft_normalized": Row("whether spectra are scaled by n_fft ** -0.5"),
+    "stft_window": Row("window of the STFT"),
+    "stft_border": Row("reflected samples around a chunk"),
+    "stft_even_frames": Row("whether a chunk is padded to an even number of frames"),
+    "stft_dropped_frames": Row("frames left out at either end"),
+    "stft_top_bin": Row("whether the bin of half the sample rate is there"),
+    "waveform": Row("whether the network has a time branch"),
     "chunk": Row("chunk length in seconds", "--chunk", needed=True),
     "stems": Row("names of its stem(s) in order", "--stems", needed=True),
     "num_stems": Row("number of stems"),
@@ -123,7 +129,7 @@ def complete(facts: Facts) -> Facts:
     facts = _with_chunk(facts)
     chunk, stems, scheme = facts.get("chunk"), facts.get("stems"), facts.get("scheme")
     if "overlap" not in facts and "num_overlap" in facts and chunk and scheme == "fade":
-        overlap = overlap_fraction(chunk, min(facts["num_overlap"], chunk))
+        overlap = overlap_fraction(chunk, facts["num_overlap"])
         facts = facts.derived("num_overlap", overlap=overlap)
     if stems and "residual" not in facts:
         of = "instruments" if "instruments" in facts else "stems"
@@ -158,6 +164,8 @@ def impossible(facts: Facts) -> list[str]:
             problems.append(
                 f"chunk of {chunk} samples, not over {n_fft // 2} and at most {LONGEST_CHUNK} s (--chunk)"
             )
+        elif not 0 <= facts.get("overlap", 0) < 1:
+            problems.append(f"{_told(facts, 'overlap')}: num_overlap is more than a chunk has samples")
     return problems
 
 

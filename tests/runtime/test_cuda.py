@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gpu_standin import FOREIGN, Machine
+from gpu_standin import CODES, FOREIGN, Machine
 
 from rofo import EngineLoadError
 from rofo.engines.cuda import CudaError, CudaMemoryError, open_cuda
@@ -79,19 +79,53 @@ def test_out_of_memory_names_the_size_and_the_side(cuda, machine):
 
 @pytest.mark.parametrize(
     ("name", "fatal"),
-    [("IllegalAddress", True), ("ECCUncorrectable", True), ("LaunchFailure", True), ("InvalidValue", False)],
+    [
+        ("cudaErrorIllegalAddress", True),
+        ("cudaErrorECCUncorrectable", True),
+        ("cudaErrorLaunchFailure", True),
+        ("cudaErrorInvalidValue", False),
+        ("CUDA_ERROR_ILLEGAL_ADDRESS", True),
+        ("CUDA_ERROR_ECC_UNCORRECTABLE", True),
+        ("CUDA_ERROR_LAUNCH_FAILED", True),
+    ],
 )
 def test_which_errors_lose_the_gpu(cuda, machine, name, fatal):
     with cuda.current():
-        machine.fail, machine.error = len(machine.calls), f"cudaError{name}"
-        with pytest.raises(CudaError, match=f"text of cudaError{name}") as caught:
-            cuda.memory()
+        machine.fail, machine.error = len(machine.calls), name
+        with pytest.raises(CudaError, match=name) as caught:
+            cuda.owns(77) if name.startswith("CUDA") else cuda.memory()
     assert caught.value.fatal is fatal
+
+
+# CUDA's runtime and driver on which errors end a process, as their headers say.
+FATAL = """
+    cudaErrorAssert cudaErrorContained cudaErrorContextIsDestroyed cudaErrorCudartUnloading
+    cudaErrorDeviceUninitialized cudaErrorDevicesUnavailable cudaErrorECCUncorrectable cudaErrorExternalDevice
+    cudaErrorHardwareStackError cudaErrorIllegalAddress cudaErrorIllegalInstruction
+    cudaErrorInvalidAddressSpace cudaErrorInvalidPc cudaErrorLaunchFailure cudaErrorLaunchTimeout
+    cudaErrorMisalignedAddress cudaErrorMpsClientTerminated cudaErrorNvlinkUncorrectable
+    cudaErrorTensorMemoryLeak cudaErrorUnknown
+    CUDA_ERROR_ASSERT CUDA_ERROR_CONTAINED CUDA_ERROR_CONTEXT_IS_DESTROYED CUDA_ERROR_DEINITIALIZED
+    CUDA_ERROR_DEVICE_UNAVAILABLE CUDA_ERROR_ECC_UNCORRECTABLE CUDA_ERROR_EXTERNAL_DEVICE
+    CUDA_ERROR_HARDWARE_STACK_ERROR CUDA_ERROR_ILLEGAL_ADDRESS CUDA_ERROR_ILLEGAL_INSTRUCTION
+    CUDA_ERROR_INVALID_ADDRESS_SPACE CUDA_ERROR_INVALID_CONTEXT CUDA_ERROR_INVALID_PC
+    CUDA_ERROR_LAUNCH_FAILED CUDA_ERROR_LAUNCH_TIMEOUT CUDA_ERROR_MISALIGNED_ADDRESS
+    CUDA_ERROR_MPS_CLIENT_TERMINATED CUDA_ERROR_NVLINK_UNCORRECTABLE CUDA_ERROR_TENSOR_MEMORY_LEAK
+    CUDA_ERROR_UNKNOWN
+"""
+
+
+def test_the_real_numbers_are_those_that_lose_the_gpu():
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    driver = pytest.importorskip("cuda.bindings.driver")
+    real = {**runtime.cudaError_t.__members__, **driver.CUresult.__members__}
+    assert {name: int(real[name]) for name in CODES} == CODES
+    assert {name for name, code in real.items() if CudaError("", code, "").fatal} == set(FATAL.split())
 
 
 def test_special_streams_belong_to_every_context(cuda, machine):
     machine.callers_streams.add(77)
-    assert [cuda.owns(stream) for stream in (0, 1, 2, 77, 78)] == [True, True, True, True, False]
+    assert [cuda.owns(stream) for stream in (0, 1, 77, 78)] == [True, True, True, False]
 
 
 # Machines without

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rofo.engines.contract import Tensors
 from rofo.export.facts import Facts, merge
-from rofo.export.families.family import Family, Floats
+from rofo.export.families.family import Family
 from rofo.export.families.mdx_net.engine import conv_tdf_engine
 from rofo.export.families.mdx_net.network import ConvTdfNet
 from rofo.export.families.mdx_net.onnx import read_graph, run_original
@@ -152,13 +153,18 @@ class MdxNet(Family):
         state = _renamed(super().state(source, facts))
         return with_counters({key: state[key] for key in state if key not in _OF_THE_STFT})
 
-    def original(self, source: Source, facts: Facts, network: nn.Module) -> Callable[[Floats], Floats]:
+    def original(self, source: Source, facts: Facts, network: nn.Module) -> Callable[[Tensors], Tensors]:
         """As in Family: a given .onnx file is what its engine is compared with."""
         if source.graph is None:
             return super().original(source, facts, network)
-        given, path = source.graph, source.path
-        dim_f, zero_bins, compensate = (facts[name] for name in ("dim_f", "zero_bins", "compensate"))
-        return lambda mix: run_original(path, given, mix, dim_f=dim_f, zero_bins=zero_bins, gain=compensate)
+        path, graph = source.path, source.graph
+        dim_f, zero_bins, gain = (facts[name] for name in ("dim_f", "zero_bins", "compensate"))
+
+        def run(inputs: Tensors) -> Tensors:
+            stems = run_original(path, graph, inputs["mix"], dim_f=dim_f, zero_bins=zero_bins, gain=gain)
+            return {"stems": stems}
+
+        return run
 
     def engine(self, network: nn.Module, facts: Facts, form: Form) -> nn.Module:
         """As in Family."""
