@@ -149,7 +149,7 @@ class MdxNet(Family):
     def state(self, source: Source, facts: Facts) -> dict[str, Tensor]:
         """As in Family, under the newer names of keys, less the constants of the STFT."""
         if source.graph is not None:
-            return read_graph(source.path, source.graph).state
+            return with_counters(read_graph(source.path, source.graph).state)
         state = _renamed(super().state(source, facts))
         return with_counters({key: state[key] for key in state if key not in _OF_THE_STFT})
 
