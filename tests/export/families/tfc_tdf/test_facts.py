@@ -1,199 +1,147 @@
-"""Hyper-parameters of the convolutional families from weights alone, and what contradicts them."""
+"""What is known of a TFC-TDF v3: from its weights, its yaml, the catalogue and options."""
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from mdx_oracle import ConvOracle, TfcOracle
+import yaml
+from loaded import described
+from mdx_oracle import TfcOracle
 
+from rofo.export import families
+from rofo.export.catalogue import Entry
 from rofo.export.errors import CheckpointError
-from rofo.export.families.mdx_net.config import elu_alpha, norm_groups
-from rofo.export.families.mdx_net.settings import (
-    conv_tdf_contradictions,
-    conv_tdf_norm,
-    tfc_tdf_config,
-    tfc_tdf_contradictions,
-)
-from rofo.export.families.mdx_net.shapes import (
-    ConvTdfShapes,
-    TfcTdfShapes,
-    conv_tdf_shapes,
-    is_conv_tdf,
-    is_tfc_tdf,
-    tfc_tdf_shapes,
-)
+from rofo.export.families import find_family
+from rofo.export.source import Source
 
-FILE = Path("model.ckpt")
-
-CONV = ConvTdfShapes(
-    channels=2, num_stems=1, n_fft=160, dim_f=64, dim_t=16, growth=6, kernel=3, layers=2, num_scales=2,
-    bottleneck=4, tdf_bias=False, norm="BatchNorm", key_layout="new",
-)  # fmt: skip
-
-CONVS = {
-    "plain": (ConvOracle(), CONV),
-    "old": (ConvOracle(layout="old"), replace(CONV, key_layout="old")),
-    "EMA": (ConvOracle(ema=True), replace(CONV, n_fft=None, dim_t=None)),
-    "GroupNorm": (ConvOracle({"optimizer": "adamw"}), replace(CONV, norm=None)),
-    "bias": (ConvOracle({"bias": True}), replace(CONV, tdf_bias=True)),
-    "one linear layer": (ConvOracle({"bn": 0}), replace(CONV, bottleneck=0)),
-    "no linear layers": (ConvOracle({"bn": None}), replace(CONV, bottleneck=None)),
-    "neither they nor the STFT": (
-        ConvOracle({"bn": None}, ema=True),
-        replace(CONV, bottleneck=None, n_fft=None, dim_t=None, dim_f=None),
-    ),
-    "mono": (ConvOracle({"dim_c": 2}), replace(CONV, channels=1)),
-    "four stems": (ConvOracle(num_stems=4), replace(CONV, num_stems=4)),
-    "any number of frames": (ConvOracle({"dim_t": 1}), replace(CONV, dim_t=None)),
-    "others": (
-        ConvOracle({"num_blocks": 8, "l": 3, "k": 5, "g": 4, "bn": 2, "dim_f": 80}),
-        replace(CONV, num_scales=4, layers=3, kernel=5, growth=4, bottleneck=2, dim_f=80),
-    ),
+PLAIN = {
+    "architecture": "tfc_tdf_v3", "packed": 16, "sub_bins": 64, "num_stems": 2, "num_channels": 8, "growth": 6,
+    "num_scales": 2, "num_blocks_per_scale": 2, "bottleneck_factor": 4, "scale": (2, 2), "norm": None,
+}  # fmt: skip
+OTHERS: dict[str, Any] = {
+    "scale": (1, 2), "num_scales": 3, "num_blocks_per_scale": 1, "bottleneck_factor": 2, "num_channels": 5,
+    "growth": 3,
+}  # fmt: skip
+WEIGHTS: dict[str, tuple[TfcOracle, dict[str, Any]]] = {
+    "plain": (TfcOracle(), {}),
+    "BatchNorm": (TfcOracle({"norm": "BatchNorm"}), {"norm": "BatchNorm"}),
+    "mono": (TfcOracle(channels=1), {"packed": 8}),
+    "two bands": (TfcOracle({"num_subbands": 2}), {"packed": 8, "sub_bins": 128}),
+    "one stem": (TfcOracle(stems=("vocals",)), {"num_stems": 1}),
+    "others": (TfcOracle({**OTHERS, "scale": [1, 2]}), OTHERS),
 }
 
-TFC = TfcTdfShapes(
-    inputs=16, sub_bins=64, num_stems=2, num_channels=8, growth=6, num_scales=2, num_blocks_per_scale=2,
-    bottleneck_factor=4, scale=(2, 2), norm=None,
-)  # fmt: skip
 
-TFCS = {
-    "plain": (TfcOracle(), TFC),
-    "BatchNorm": (TfcOracle({"norm": "BatchNorm"}), replace(TFC, norm="BatchNorm")),
-    "mono": (TfcOracle(channels=1), replace(TFC, inputs=8)),
-    "two bands": (TfcOracle({"num_subbands": 2}), replace(TFC, inputs=8, sub_bins=128)),
-    "one stem": (TfcOracle(stems=("vocals",)), replace(TFC, num_stems=1)),
-    "others": (
-        TfcOracle({"scale": [1, 2], "num_scales": 3, "num_blocks_per_scale": 1, "bottleneck_factor": 2,
-                   "num_channels": 5, "growth": 3}),
-        replace(TFC, scale=(1, 2), num_scales=3, num_blocks_per_scale=1, bottleneck_factor=2, num_channels=5,
-                growth=3),
-    ),
-}  # fmt: skip
+def changed(folder: Path, section: str, change: dict[str, Any], oracle: TfcOracle | None = None) -> tuple[Path, Path]:
+    """A checkpoint and a yaml that differs."""
+    oracle = oracle or TfcOracle()
+    checkpoint, config = oracle.write(folder)
+    told = oracle.yaml()
+    told[section] |= change
+    config.write_text(yaml.safe_dump(told))
+    return checkpoint, config
 
 
-@pytest.mark.parametrize("name", CONVS)
-def test_conv_tdf_is_read_off_its_weights(name: str) -> None:
-    oracle, wanted = CONVS[name]
-    state = oracle.state()
-    assert is_conv_tdf(state)
-    assert not is_tfc_tdf(state)
-    assert conv_tdf_shapes(FILE, state) == wanted
-    assert conv_tdf_contradictions(oracle.hyper, wanted) == []
+def refused(path: Path, *patterns: str, config: Path | None = None, **options: Any) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        described(path, config, **options).require()
+    text = str(caught.value)
+    assert text.startswith(str(config or path)) and "\n" not in text
+    assert all(pattern in text for pattern in patterns), text
 
 
-@pytest.mark.parametrize("name", TFCS)
-def test_tfc_tdf_is_read_off_its_weights(name: str) -> None:
-    oracle, wanted = TFCS[name]
-    state = oracle.network().state_dict()
-    assert is_tfc_tdf(state)
-    assert not is_conv_tdf(state)
-    assert tfc_tdf_shapes(FILE, state) == wanted
-    assert tfc_tdf_contradictions(oracle.yaml(), wanted) == []
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_everything_that_weights_decide(name: str) -> None:
+    oracle, other = WEIGHTS[name]
+    source = Source(Path("model.ckpt"), "", "", dict(oracle.network().state_dict()))
+    family = find_family(source)
+    assert (family.name, family.weights(source)) == ("tfc_tdf", {**PLAIN, **other})
 
 
-def test_sub_bands_follow_from_the_channels() -> None:
-    facts = {"sample_rate": 44100, "n_fft": 640, "hop_length": 64, "norm": "InstanceNorm", "act": "gelu"}
-    stereo, mono = (tfc_tdf_config(TFC, channels=channels, **facts) for channels in (2, 1))
-    assert (stereo.num_subbands, stereo.dim_f) == (4, 256)
-    assert (mono.num_subbands, mono.dim_f) == (8, 512)
+def test_an_msst_yaml_means_msst(tmp_path: Path) -> None:
+    oracle = TfcOracle()
+    facts = described(*oracle.write(tmp_path)).require()
+    assert (facts["scheme"], facts["overlap"], facts["chunk"]) == ("fade", 0.75, oracle.chunk)
+    assert (facts["stems"], facts.get("residual"), facts["normalize"]) == (("vocals", "other"), None, False)
+    assert (facts["num_subbands"], facts["dim_f"]) == (4, 256)
+    assert find_family(Source(Path(), "", "", oracle.network().state_dict())).msst_type(facts) == "mdx23c"
 
 
-def test_every_contradiction_of_hyper_parameters() -> None:
-    told = ConvOracle().hyper | {"dim_c": 2, "dim_f": 32, "n_fft": 128, "num_blocks": 7, "l": 3, "bias": True}
-    told |= {"bn": None, "optimizer": "adamw"}
-    found = conv_tdf_contradictions(told, CONV)
-    assert found == [
-        "dim_c is 2 but 4 in the weights",
-        "l is 3 but 2 in the weights",
-        "bn is None but 4 in the weights",
-        "dim_f is 32 but 64 in the weights",
-        "n_fft is 128 but 160 in the weights",
-        "bias is True but False in the weights",
-        "num_blocks is 7 but the weights have 2 scales",
-        "optimizer is 'adamw', which goes with GroupNorm, but BatchNorm in the weights",
-    ]
-    assert conv_tdf_contradictions({}, CONV) == []
+def test_another_scheme_reckons_its_chunk_from_dim_t(tmp_path: Path) -> None:
+    files = changed(tmp_path, "audio", {"chunk_size": 7777})
+    assert described(*files).facts["chunk"] == 7777
+    facts = described(*files, scheme="rectangular").require()
+    assert (facts["scheme"], facts["overlap"], facts["chunk"]) == ("rectangular", 0.75, TfcOracle().chunk)
+    assert described(*files, chunk_seconds=31 * 64 / 44100).facts["chunk"] == 31 * 64
+    assert described(*files, scheme="rectangular", chunk_seconds=31 * 64 / 44100).facts["chunk"] == 31 * 64
 
 
-def test_norms_without_statistics() -> None:
-    """A dictionary of trained parameters alone is no network; GroupNorm needs a word that it is one."""
-    bare = replace(CONV, norm=None)
-    for told in ({}, ConvOracle().hyper):
-        (problem,) = conv_tdf_contradictions(told, bare)
-        assert "no running_mean" in problem
-    assert conv_tdf_norm({}, CONV) == conv_tdf_norm({}, bare) == "BatchNorm"
-    assert conv_tdf_norm({"optimizer": "adamw"}, bare) == "GroupNorm2"
-    (problem,) = tfc_tdf_contradictions({"model": {"norm": "BatchNorm"}}, TFC)
-    assert "no running_mean" in problem
+def test_a_target_instrument_is_the_only_stem(tmp_path: Path) -> None:
+    facts = described(*TfcOracle(stems=("vocals",)).write(tmp_path)).require()
+    assert (facts["stems"], facts["residual"]) == (("vocals",), "instrumental")
 
 
-def test_every_contradiction_of_a_yaml() -> None:
-    told = TfcOracle().yaml()
-    told["audio"] |= {"dim_f": 128}
-    told["model"] |= {"growth": 4, "scale": (2, 4), "num_subbands": 2, "norm": "LayerNorm", "act": "silu"}
-    told["model"] |= {"name": "epoch_10.ckpt", "dropout": 0.1, "num_scales": None}
-    assert tfc_tdf_contradictions(told, TFC) == [
-        "growth is 4 but 6 in the weights",
-        "scale is [2, 4] but [2, 2] in the weights",
-        "num_subbands is 2 but 4 in the weights",
-        "dim_f is 128 but 256 in the weights",
-        "norm is 'LayerNorm', known are InstanceNorm, BatchNorm and GroupNormN with a number N",
-        "act is 'silu', known are gelu, relu and eluA with a number A",
-        "unknown model options dropout",
-    ]
-    assert tfc_tdf_contradictions({}, TFC) == []
-    assert tfc_tdf_contradictions({"model": {"norm": "InstanceNorm"}}, replace(TFC, norm="BatchNorm")) == [
-        "norm is InstanceNorm but BatchNorm in the weights"
-    ]
-    for channels in (3, "2"):
-        (problem,) = tfc_tdf_contradictions({"audio": {"num_channels": channels}}, TFC)
-        assert problem == f"num_channels is {channels!r} but the weights have 16 inputs"
+def test_a_known_file_is_used_as_uvr_uses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint, config = TfcOracle().write(tmp_path)
+    known = {"architecture": "tfc_tdf_v3", "scheme": "rectangular", "n_fft": 640, "hop_length": 64, "dim_t": 16}
+    entry = Entry("some.yaml", (), {**known, "stems": ("music", "speech")})
+    monkeypatch.setattr(families, "find_entry", lambda *_: entry)
+    facts = described(checkpoint).require()
+    assert (facts["scheme"], facts.get("overlap"), facts["chunk"]) == ("rectangular", None, 15 * 64)
+    assert described(checkpoint, config).require()["scheme"] == "fade"
 
 
-def test_names_of_norms_and_activations() -> None:
-    assert [norm_groups(name) for name in ("GroupNorm4", "GroupNorm", "GroupNorm0", "InstanceNorm")] == [
-        4, None, None, None,
-    ]  # fmt: skip
-    assert [elu_alpha(name) for name in ("elu0.5", "elu1", "elu", "gelu")] == [0.5, 1.0, None, None]
+def test_an_unknown_one_without_a_yaml_says_what_it_lacks(tmp_path: Path) -> None:
+    checkpoint, _ = TfcOracle().write(tmp_path)
+    refused(checkpoint, "--n-fft", "--hop-length", "--chunk", "--stems", "--config")
+    given = {"n_fft": 640, "hop_length": 64, "chunk_seconds": 960 / 44100, "stems": ("a", "b")}
+    facts = described(checkpoint, **given).require()
+    assert (facts["chunk"], facts["scheme"]) == (960, "fade")
+    refused(checkpoint, "choose --chunk 0.021769, which has 16 frames", **{**given, "chunk_seconds": 896 / 44100})
 
 
 @pytest.mark.parametrize(
-    ("key", "tensor", "problem"),
+    ("section", "change", "pattern"),
     [
-        ("first_conv.0.weight", None, "has no first_conv.0.weight"),
-        ("first_conv.0.weight", torch.zeros(6, 3, 1, 1), "first_conv.0.weight is for 3 channels"),
-        (
-            "final_conv.0.weight",
-            torch.zeros(6, 6, 1, 1),
-            "final_conv.0.weight has 6 rows, not a multiple of 4",
-        ),
-        (
-            "encoding_blocks.0.tfc.H.0.0.weight",
-            torch.zeros(6, 6, 2, 2),
-            "a convolution over 2, an even number",
-        ),
-        ("encoding_blocks.0.tdf.0.weight", torch.zeros(65, 64), "has 64 inputs for 65 outputs"),
-        ("window", torch.hamming_window(160), "window is not a Hann window"),
-        ("window", torch.tensor(1.0), "window is not a Hann window"),
-        ("freq_pad", torch.ones(1, 4, 17, 16), "freq_pad is not a spectrogram of zeros"),
-        ("freq_pad", torch.zeros(4), "freq_pad is not a spectrogram of zeros"),
+        ("model", {"growth": 7}, "growth is 7 but 6 in the weights"),
+        ("model", {"scale": [2, 4]}, "scale is [2, 4] but [2, 2] in the weights"),
+        ("model", {"num_subbands": 2}, "num_subbands is 2 but 4 in the weights"),
+        ("model", {"dim": 7, "name": "epoch_10.ckpt", "num_scales": None}, "unknown model options dim;"),
+        ("model", {"act": "swish"}, "act is 'swish', known are gelu, relu and eluA with a number A"),
+        ("model", {"act": "elu"}, "act is 'elu', known are"),
+        ("model", {"norm": "LayerNorm"}, "norm is 'LayerNorm', known are InstanceNorm, BatchNorm"),
+        ("model", {"norm": "GroupNorm0"}, "norm is 'GroupNorm0', known are"),
+        ("model", {"norm": "GroupNorm3"}, "GroupNorm3 cannot divide the 8 channels"),
+        ("model", {"norm": "BatchNorm"}, "its BatchNorms have no running_mean"),
+        ("training", {"instruments": ["a"]}, "1 stems (a) but 2 in the weights"),
+        ("audio", {"hop_length": "x"}, "audio.hop_length is 'x'"),
+        ("audio", {"dim_f": 128}, "dim_f is 128 but 256 in the weights"),
+        ("audio", {"num_channels": 3}, "num_channels is 3 but the weights have 16 inputs"),
     ],
 )
-def test_damaged_conv_tdf_is_refused_by_key(key: str, tensor: torch.Tensor | None, problem: str) -> None:
-    state = ConvOracle().state()
-    if tensor is None:
-        del state[key]
-    else:
-        state[key] = tensor
-    with pytest.raises(CheckpointError, match=problem) as error:
-        conv_tdf_shapes(FILE, state)
-    assert str(error.value).startswith("model.ckpt: not a whole MDX-Net or MDX23C: ")
-    assert "\n" not in str(error.value)
+def test_a_yaml_that_does_not_fit_is_refused(
+    tmp_path: Path, section: str, change: dict[str, Any], pattern: str
+) -> None:
+    checkpoint, config = changed(tmp_path, section, change)
+    refused(checkpoint, pattern, config=config)
 
 
-def test_damaged_tfc_tdf_is_refused_by_key() -> None:
-    state = TfcOracle().network().state_dict()
+def test_norms_with_statistics_are_batch_norms(tmp_path: Path) -> None:
+    oracle = TfcOracle({"norm": "BatchNorm"})
+    checkpoint, config = changed(tmp_path, "model", {"norm": "InstanceNorm"}, oracle)
+    refused(checkpoint, "norm is 'InstanceNorm' but 'BatchNorm' in the weights", config=config)
+
+
+def test_sizes_that_cannot_be_divided(tmp_path: Path) -> None:
+    refused(*TfcOracle(dim_f=248).write(tmp_path)[:1], "lacks the")
+    checkpoint, config = TfcOracle(dim_f=248).write(tmp_path)
+    refused(checkpoint, "62 bins do not divide by 4 for 2 scales", config=config)
+
+
+def test_damage_is_refused_by_key() -> None:
+    state = dict(TfcOracle().network().state_dict())
     state["final_conv.2.weight"] = torch.zeros(24, 8, 1, 1)
+    source = Source(Path("model.ckpt"), "", "", state)
     with pytest.raises(CheckpointError, match=r"final_conv.2.weight has 24 rows, not a multiple of 16"):
-        tfc_tdf_shapes(FILE, state)
+        find_family(source).weights(source)
