@@ -41,7 +41,9 @@ class Loaded:
         path = folder / f"{precision}-{batch}" / "engine.onnx"
         path.parent.mkdir(parents=True)
         engine = self.family.engine(self.network, self.facts, form)
-        write_onnx(engine, Tensors({"mix": (batch, *self.shape)}, ("stems",)), path, typed=precision != "fp32")
+        write_onnx(
+            engine, Tensors({"mix": (batch, *self.shape)}, ("stems",)), path, typed=precision != "fp32"
+        )
         return path
 
 

@@ -14,8 +14,8 @@ from pymss_core.modules.mdx23c_tfc_tdf_v3 import TFC_TDF_net
 from torch import Tensor, nn
 
 from rofo.benchmarks.conv_tdf_net import ConvTdfNet
-from rofo.manifest import Stft
 from rofo.dsp.spectrogram import Spectrogram
+from rofo.manifest import Stft
 
 HOP = 64
 

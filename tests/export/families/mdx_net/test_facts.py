@@ -104,7 +104,12 @@ def test_a_known_file_needs_nothing(given: Path, known: Entry) -> None:
 def test_as_it_was_trained_there_is_no_gain_and_no_silent_bin(given: Path, known: Entry, scheme: str) -> None:
     facts = described(given, scheme=scheme).require()
     assert (facts["zero_bins"], facts["compensate"]) == (0, 1.0)
-    refused(given, f"--compensate is UVR's gain, which --scheme {scheme} leaves out", scheme=scheme, compensate=1.1)
+    refused(
+        given,
+        f"--compensate is UVR's gain, which --scheme {scheme} leaves out",
+        scheme=scheme,
+        compensate=1.1,
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,8 +188,16 @@ def test_sizes_that_cannot_be_halved(tmp_path: Path) -> None:
     [
         ("first_conv.0.weight", None, "has no first_conv.0.weight"),
         ("first_conv.0.weight", torch.zeros(6, 3, 1, 1), "first_conv.0.weight is for 3 channels"),
-        ("final_conv.0.weight", torch.zeros(6, 6, 1, 1), "final_conv.0.weight has 6 rows, not a multiple of 4"),
-        ("encoding_blocks.0.tfc.H.0.0.weight", torch.zeros(6, 6, 2, 2), "a convolution over 2, an even number"),
+        (
+            "final_conv.0.weight",
+            torch.zeros(6, 6, 1, 1),
+            "final_conv.0.weight has 6 rows, not a multiple of 4",
+        ),
+        (
+            "encoding_blocks.0.tfc.H.0.0.weight",
+            torch.zeros(6, 6, 2, 2),
+            "a convolution over 2, an even number",
+        ),
         ("encoding_blocks.0.tdf.0.weight", torch.zeros(65, 64), "has 64 inputs for 65 outputs"),
         ("window", torch.hamming_window(160), "window is not a Hann window"),
         ("window", torch.tensor(1.0), "window is not a Hann window"),

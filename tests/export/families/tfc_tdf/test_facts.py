@@ -16,8 +16,8 @@ from rofo.export.families import find_family
 from rofo.export.source import Source
 
 PLAIN = {
-    "architecture": "tfc_tdf_v3", "packed": 16, "sub_bins": 64, "num_stems": 2, "num_channels": 8, "growth": 6,
-    "num_scales": 2, "num_blocks_per_scale": 2, "bottleneck_factor": 4, "scale": (2, 2), "norm": None,
+    "architecture": "tfc_tdf_v3", "packed": 16, "sub_bins": 64, "num_stems": 2, "num_channels": 8,
+    "growth": 6, "num_scales": 2, "num_blocks_per_scale": 2, "bottleneck_factor": 4, "scale": (2, 2), "norm": None,
 }  # fmt: skip
 OTHERS: dict[str, Any] = {
     "scale": (1, 2), "num_scales": 3, "num_blocks_per_scale": 1, "bottleneck_factor": 2, "num_channels": 5,
@@ -33,7 +33,9 @@ WEIGHTS: dict[str, tuple[TfcOracle, dict[str, Any]]] = {
 }
 
 
-def changed(folder: Path, section: str, change: dict[str, Any], oracle: TfcOracle | None = None) -> tuple[Path, Path]:
+def changed(
+    folder: Path, section: str, change: dict[str, Any], oracle: TfcOracle | None = None
+) -> tuple[Path, Path]:
     """A checkpoint and a yaml that differs."""
     oracle = oracle or TfcOracle()
     checkpoint, config = oracle.write(folder)
@@ -84,7 +86,13 @@ def test_a_target_instrument_is_the_only_stem(tmp_path: Path) -> None:
 
 def test_a_known_file_is_used_as_uvr_uses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint, config = TfcOracle().write(tmp_path)
-    known = {"architecture": "tfc_tdf_v3", "scheme": "rectangular", "n_fft": 640, "hop_length": 64, "dim_t": 16}
+    known = {
+        "architecture": "tfc_tdf_v3",
+        "scheme": "rectangular",
+        "n_fft": 640,
+        "hop_length": 64,
+        "dim_t": 16,
+    }
     entry = Entry("some.yaml", (), {**known, "stems": ("music", "speech")})
     monkeypatch.setattr(families, "find_entry", lambda *_: entry)
     facts = described(checkpoint).require()
@@ -98,7 +106,9 @@ def test_an_unknown_one_without_a_yaml_says_what_it_lacks(tmp_path: Path) -> Non
     given = {"n_fft": 640, "hop_length": 64, "chunk_seconds": 960 / 44100, "stems": ("a", "b")}
     facts = described(checkpoint, **given).require()
     assert (facts["chunk"], facts["scheme"]) == (960, "fade")
-    refused(checkpoint, "choose --chunk 0.021769, which has 16 frames", **{**given, "chunk_seconds": 896 / 44100})
+    refused(
+        checkpoint, "choose --chunk 0.021769, which has 16 frames", **{**given, "chunk_seconds": 896 / 44100}
+    )
 
 
 @pytest.mark.parametrize(
