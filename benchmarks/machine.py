@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +35,15 @@ def about(threads: int, left_out: list[LeftOut]) -> About:
     """The circumstances of a run that ends now."""
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return About(created, _machine(threads), _versions(), tuple(dict.fromkeys(left_out)))
+
+
+def cards(backends: Sequence[str]) -> dict[str, str]:
+    """Plan-building backend -> rofo-export's name of this machine's GPU, empty where the builder looks itself."""
+    from rofo.export.plan.gpus import GPUS
+
+    capability = _nvidia("compute_cap")
+    name = next((name for name, gpu in GPUS.items() if capability in gpu.capabilities), "portable")
+    return {backend: name if backend == "tensorrt-rtx" else "" for backend in backends}
 
 
 def matrix_gflops(precision: str, size: int = 4096) -> float:
@@ -98,12 +108,12 @@ def _machine(threads: int) -> Machine:
         flags=tuple(flag for flag in _FLAGS if flag in info.split()),
         memory_gb=round(memory, 1),
         system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        gpu=_gpu(),
+        gpu=_nvidia("name,driver_version"),
     )
 
 
-def _gpu() -> str | None:
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+def _nvidia(question: str) -> str | None:
+    command = ["nvidia-smi", f"--query-gpu={question}", "--format=csv,noheader"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")[0]
     except (OSError, subprocess.CalledProcessError):

@@ -5,7 +5,7 @@ matters is the last one: does the engine separate as well as the network it was 
 """
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,20 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rofo.audio import AudioReader
-from rofo.benchmarks import contestants, machine
-from rofo.benchmarks.contestants import Choice, Contestant, opened
+from rofo.benchmarks import machine
+from rofo.benchmarks.contestants import PYMSS, Choice, Contestant, contestants
 from rofo.benchmarks.metrics import median_sdr, sdr
-from rofo.benchmarks.prepare import Subject, is_engine, prepare
-from rofo.benchmarks.reference import Told, read_source
-from rofo.benchmarks.results import LeftOut, Parity, ParityRow, StemScore
-from rofo.engines import open_engine
-from rofo.errors import AudioReadError, EngineRunError, RofoError, UsageError
+from rofo.benchmarks.networks import Checkpoint, open_alone, opened
+from rofo.benchmarks.results import Parity, ParityRow, StemScore
+from rofo.benchmarks.rounds import Log, Say
+from rofo.benchmarks.subject import Subject, Told, is_engine, prepare
+from rofo.errors import AudioReadError, UsageError
 from rofo.manifest import Manifest
-from rofo.text import one_line
 
 Floats = NDArray[np.float32]
 Stems = Mapping[str, Floats]
-Say = Callable[[str], None]
 
 
 def measure_parity(
@@ -41,18 +39,17 @@ def measure_parity(
     """
     if is_engine(checkpoint):
         raise UsageError(f"{checkpoint}: an engine has no network to compare with; give its checkpoint")
-    left_out: list[LeftOut] = []
+    log = Log(say)
     with tempfile.TemporaryDirectory() as folder:
         say(f"{checkpoint.name}: preparing")
-        subject = prepare(checkpoint, told, Path(folder))
-        files = true_files(truths, subject.manifest)
-        song = _Song.read(mix, files, subject.manifest, left_out)
-        for one in left_out:
-            say(f"{one.what}: left out: {one.why}")
-        rows, model = _rows(subject, song, choice, left_out, say), subject.model()
+        subject = prepare(
+            checkpoint, told, Path(folder), log, choice.batch, machine.cards(choice.plans)
+        )
+        song = _Song.read(mix, true_files(truths, subject.manifest), subject.manifest, log)
+        rows, model = _rows(subject, song, choice, log), subject.model()
     return Parity(
         kind="parity",
-        about=machine.about(choice.threads, left_out),
+        about=machine.about(choice.threads, log.left_out),
         model=model,
         mix=mix.name,
         mix_seconds=round(song.mix.shape[1] / subject.manifest.sample_rate, 3),
@@ -68,18 +65,16 @@ class _Song:
     truths: Stems
 
     @classmethod
-    def read(
-        cls, mix: Path, truths: Mapping[str, Path], manifest: Manifest, left_out: list[LeftOut]
-    ) -> "_Song":
+    def read(cls, mix: Path, truths: Mapping[str, Path], manifest: Manifest, log: Log) -> "_Song":
         """Raises AudioReadError for the mix; a true stem that is of no use is left out."""
         samples = read_song(mix, manifest)
-        known: dict[str, Floats] = {}
-        for stem, file in truths.items():
-            try:
-                known[stem] = _read_truth(file, mix, samples.shape[1], manifest)
-            except AudioReadError as error:
-                left_out.append(LeftOut(f"SDR of {stem}", one_line(error, 300)))
-        return cls(samples, known)
+        read = {
+            stem: log.attempt(
+                f"SDR of {stem}", lambda file=file: _read_truth(file, mix, samples.shape[1], manifest)
+            )
+            for stem, file in truths.items()
+        }
+        return cls(samples, {stem: truth for stem, truth in read.items() if truth is not None})
 
 
 def read_song(path: Path, manifest: Manifest) -> Floats:
@@ -120,32 +115,30 @@ def _read_truth(file: Path, mix: Path, samples: int, manifest: Manifest) -> Floa
     return truth
 
 
-def _rows(
-    subject: Subject, song: _Song, choice: Choice, left_out: list[LeftOut], say: Say
-) -> tuple[ParityRow, ...]:
+def _rows(subject: Subject, song: _Song, choice: Choice, log: Log) -> tuple[ParityRow, ...]:
     fixed = _Fixed.of(subject)
     rows: list[ParityRow] = []
     baseline: Stems = {}
-    for contestant in contestants.for_parity(subject.source, subject.manifest, choice):
-        try:
-            graph = fixed.snr(contestant, subject, choice.threads)
-            with opened(contestant, subject.source, choice.threads) as separator:
-                estimates = separator.separate(song.mix, subject.manifest.sample_rate)
-        except RofoError as error:
-            left_out.append(LeftOut(contestant.name, one_line(error, 300)))
-            say(f"{contestant.name}: left out: {left_out[-1].why}")
+
+    def separated(one: Contestant) -> Stems:
+        with opened(one, subject, choice.threads) as separator:
+            return separator.separate(song.mix, subject.manifest.sample_rate)
+
+    for one in contestants(subject, choice):
+        estimates = log.attempt(one.name, lambda one=one: separated(one))  # type: ignore[misc]
+        if estimates is None:
             continue
-        say(f"{contestant.name}: done")
+        log.say(f"{one.name}: done")
         baseline = baseline or estimates
         scores = tuple(_score(stem, estimates, baseline, song, subject.manifest) for stem in estimates)
-        rows.append(ParityRow(contestant.name, contestant.precision, graph, scores))
+        rows.append(ParityRow(one.name, one.precision, fixed.snr(one, subject, choice.threads), scores))
     if not rows:
-        raise EngineRunError(f"nothing could run; {left_out[-1].what}: {left_out[-1].why}")
+        raise log.nothing_ran()
     return tuple(rows)
 
 
 def _score(stem: str, estimates: Stems, baseline: Stems, song: _Song, manifest: Manifest) -> StemScore:
-    from rofo.export.graph.verify import snr_db
+    from rofo.export.graph.gates import snr_db
 
     truth, estimate = song.truths.get(stem), estimates[stem]
     return StemScore(
@@ -158,34 +151,30 @@ def _score(stem: str, estimates: Stems, baseline: Stems, song: _Song, manifest: 
 
 @dataclass(frozen=True)
 class _Fixed:
-    """The spectrogram that every export is verified on, and what our network makes of it."""
+    """A spectrum that every export is verified on, and what engines are compared with makes of it."""
 
     mix: Floats
     stems: Floats
 
     @classmethod
     def of(cls, subject: Subject) -> "_Fixed":
-        from rofo.export.graph.verify import reference
-        from rofo.export.model_file import make_graphs
+        from rofo.export.graph.gates import loud_chunk
 
-        wanted = reference(make_graphs(*read_source(subject.source), unsafe_pickle=False), subject.manifest)
-        return cls(wanted.mix, wanted.stems)
+        file, mix = Checkpoint.of(subject), loud_chunk(subject.manifest)
+        return cls(mix, file.family.original(file.source, file.facts, file.network())(mix))
 
-    def snr(self, contestant: Contestant, subject: Subject, threads: int) -> float | None:
-        """dB of an engine of ours; networks that take waveforms have no spectrogram to compare."""
-        from rofo.export.graph.verify import snr_db
+    def snr(self, one: Contestant, subject: Subject, threads: int) -> float | None:
+        """dB of a contestant; pymss-core's networks take samples and have no spectrum to compare."""
+        from rofo.export.graph.gates import snr_db
 
-        if contestant.kind != "rofo":
+        if one.kind == PYMSS:
             return None
-        engine = open_engine(
-            subject.source.engine, subject.manifest,
-            backend=contestant.backend, precision=contestant.precision, threads=threads,
-        )  # fmt: skip
+        engine = open_alone(one, subject, threads)
         try:
-            stems = engine.run(self.mix)
+            stems = engine.run(np.repeat(self.mix, engine.batch, axis=0))[:1]
         finally:
             engine.close()
-        return _rounded(snr_db(self.stems, stems)) if np.isfinite(stems).all() else None
+        return _rounded(snr_db(self.stems, stems))
 
 
 def _rounded(decibels: float | None) -> float | None:
