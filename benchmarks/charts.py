@@ -4,6 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rofo.benchmarks.results import Spread
 from rofo.errors import OutputWriteError, UsageError
@@ -13,11 +14,13 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 except ImportError:
-    raise UsageError("matplotlib, which draws the plots, is not installed; pip install 'rofo[bench]'") from None
+    raise UsageError(
+        "matplotlib, which draws the plots, is not installed; pip install 'rofo[bench]'"
+    ) from None
 
 OURS, OTHERS, INK, GRID = "#0d7a68", "#a9b4c2", "#1c2430", "#dde2e9"
 _PARTS = ("#7aa6d8", "#f0b95a", "#0d7a68", "#d98a5f", "#a58bc9")
-_STYLE = {
+_STYLE: Any = {
     "font.size": 10, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.edgecolor": GRID, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none",
     "grid.color": GRID,
@@ -73,7 +76,9 @@ def shares(rows: Mapping[str, Mapping[str, float]]) -> str:
         width = [_share(parts, [name]) for parts in rows.values()]
         axes.barh(range(len(rows)), width, 0.62, left, color=_PARTS[number % len(_PARTS)], label=name)
     for place, parts in enumerate(rows.values()):
-        axes.annotate(f"{sum(parts.values()):.3g} s", (1, place), (6, 0), textcoords="offset points", va="center")
+        axes.annotate(
+            f"{sum(parts.values()):.3g} s", (1, place), (6, 0), textcoords="offset points", va="center"
+        )
     axes.set_xlim(0, 1.1)
     axes.legend(ncols=len(names), frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
     return _labelled(drawn, axes, list(rows))

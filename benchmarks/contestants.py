@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rofo.benchmarks.backends import BACKENDS
 from rofo.benchmarks.subject import ONNX, Subject
+from rofo.engines import BACKENDS
 
 # Implementations: rofo's own engines; pymss-core's network, PyTorch code that we did not write; the family's
 # plain network, in PyTorch too; a file that can be run as it is; the engine's graph as anyone would drive it.

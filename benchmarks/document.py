@@ -75,7 +75,7 @@ def to_html(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
-        f'<h1>{escape(title)}</h1>{_soft([subtitle])}<nav>{"".join(links)}</nav>'
+        f"<h1>{escape(title)}</h1>{_soft([subtitle])}<nav>{''.join(links)}</nav>"
         f"{''.join(_html(i, section) for i, section in enumerate(sections))}</body></html>\n"
     )
 

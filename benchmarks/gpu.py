@@ -1,10 +1,9 @@
 """`python -m rofo.benchmarks.gpu`: speed and parity on this machine's NVIDIA GPU, for `make gpu-check`.
 
-Plans and ONNX Runtime on CUDA against PyTorch, of a seeded public shape. What cannot run here is reported with
-its reason and the rest is measured; without a GPU nothing is measured and nothing is written.
+Plans and ONNX Runtime on CUDA against PyTorch, of a seeded public shape. What cannot run here is reported
+with its reason and the rest is measured; without a GPU nothing is measured and nothing is written.
 """
 
-import sys
 import tempfile
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from rofo.benchmarks.parity import measure_parity
 from rofo.benchmarks.results import Parity
 from rofo.benchmarks.shapes import SHAPES, write_shape
 from rofo.benchmarks.speed import measure_speed
-from rofo.benchmarks.subject import Told, prepare, write_song
+from rofo.benchmarks.subject import Told, write_noise
 from rofo.console import command_line, note
 from rofo.engines.cuda import open_cuda
 
@@ -46,9 +45,11 @@ def check(
         folder = Path(name)
         checkpoint, config = write_shape(shape, folder, **({"depth": depth} if depth else {}))
         told = Told(config)
-        finish(measure_speed(checkpoint, told, choice, rounds=rounds, chunks=chunks, say=note), results)
-        parity = measure_parity(checkpoint, told, _noise(checkpoint, told, folder), (), choice, say=note)
-        finish(parity, results)
+        speed = measure_speed(checkpoint, told, choice, rounds=rounds, chunks=chunks, say=note)
+        finish(speed, results, choice)
+        song = write_noise(folder / "noise.wav", speed.song_seconds, speed.model.sample_rate, 2)
+        parity = measure_parity(checkpoint, told, song, (), choice, say=note)
+        finish(parity, results, choice)
     wrong = below(parity, gate)
     for line in wrong:
         note(line)
@@ -62,3 +63,9 @@ def below(parity: Parity, gate: float) -> list[str]:
         for row in parity.rows
         if is_ours(row.name) and row.graph_snr is not None and row.graph_snr < gate
     ]
+
+
+main = command_line(check)
+
+if __name__ == "__main__":
+    main()

@@ -7,9 +7,9 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,7 +38,7 @@ def about(threads: int, left_out: list[LeftOut]) -> About:
 
 
 def cards(backends: Sequence[str]) -> dict[str, str]:
-    """Plan-building backend -> rofo-export's name of this machine's GPU, empty where the builder looks itself."""
+    """Backend of plans -> rofo-export's name of this machine's GPU, empty where the builder looks itself."""
     from rofo.export.plan.gpus import GPUS
 
     capability = _nvidia("compute_cap")

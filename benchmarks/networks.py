@@ -1,10 +1,9 @@
 """Contestants that are not rofo's engines: PyTorch, a given file, ONNX Runtime driven plainly.
 
 Each runs in an engine's place, so that songs take the same path. What is made of spectra stands between our
-transforms; pymss-core's networks have their own and are given samples.
+transforms; pymss-core's networks have their own and are given samples: `waveform` to `waveforms` alone.
 """
 
-import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +19,17 @@ from numpy.typing import NDArray
 import rofo.model
 from rofo import Separator
 from rofo.benchmarks.contestants import GIVEN, NETWORK, PLAIN, PYMSS, ROFO, Contestant
+from rofo.benchmarks.shapes import pymss_network
 from rofo.benchmarks.stopwatch import wrapped
 from rofo.benchmarks.subject import Subject
-from rofo.engines import Engine, open_engine
+from rofo.dsp.scheme import Chunk
+from rofo.engines import EngineSettings, open_engine
+from rofo.engines.contract import Engine, Tensors
 from rofo.errors import EngineLoadError
 from rofo.manifest import load_engine_manifest
-from rofo.schemes.piece import Piece
 
 Floats = NDArray[np.float32]
-Run = Callable[[Floats], Floats]
+Run = Callable[[Tensors], Tensors]
 
 # What pymss-core defaults otherwise than MSST, or names otherwise than a yaml: its argument -> our fact.
 _PYMSS_ARGUMENTS = {
@@ -42,14 +43,13 @@ _PYMSS_ARGUMENTS = {
 
 @dataclass
 class NetworkEngine:
-    """A network in an engine's place: spectra -> stems as there, or where it `takes_samples` chunks
-    (batch, channels, samples) -> estimates (batch, stems, channels, samples)."""
+    """A network in an engine's place; `transforms` where it has an STFT of its own."""
 
     run: Run
     backend: str
     precision: str
     batch: int
-    takes_samples: bool = False
+    transforms: bool = False
     in_flight: int = 1
     healthy: bool = True
 
@@ -62,9 +62,13 @@ class NetworkEngine:
 def opened(one: Contestant, subject: Subject, threads: int, around: Any = None) -> Iterator[Separator]:
     """A separator in which this contestant computes. `around` is a context to open and use it in."""
     backend, precision = (one.backend, one.precision) if one.kind == ROFO else ("auto", "auto")
-    with nullcontext() if one.kind == ROFO else _in_place_of_engines(one, subject), around or nullcontext():
-        with Separator(one.engine, backend=backend, precision=precision, threads=threads) as separator:
-            yield separator
+    stage = nullcontext() if one.kind == ROFO else _in_place_of_engines(one, subject)
+    with (
+        stage,
+        around or nullcontext(),
+        Separator(one.engine, backend=backend, precision=precision, threads=threads) as separator,
+    ):
+        yield separator
 
 
 def open_alone(one: Contestant, subject: Subject, threads: int) -> Engine | NetworkEngine:
@@ -72,9 +76,7 @@ def open_alone(one: Contestant, subject: Subject, threads: int) -> Engine | Netw
     if one.kind != ROFO:
         return load_network(one, subject)
     manifest = load_engine_manifest(one.engine)
-    return open_engine(
-        one.engine, manifest, backend=one.backend, precision=one.precision, threads=threads
-    )
+    return open_engine(one.engine, manifest, EngineSettings(one.backend, one.precision, threads))
 
 
 def load_network(one: Contestant, subject: Subject) -> NetworkEngine:
@@ -88,7 +90,7 @@ def _in_place_of_engines(one: Contestant, subject: Subject) -> Iterator[None]:
     """Within, separators that are opened run this network."""
     engine = load_network(one, subject)
     with wrapped(rofo.model, "open_engine", lambda _: lambda *_, **__: engine):
-        if not engine.takes_samples:
+        if not engine.transforms:
             yield
             return
         with wrapped(rofo.model, "ChunkLoop", lambda _: _SampleLoop):
@@ -96,16 +98,16 @@ def _in_place_of_engines(one: Contestant, subject: Subject) -> Iterator[None]:
 
 
 class _SampleLoop:
-    """Stands in for rofo.chunk_loop.ChunkLoop: no transform of ours comes near the network."""
+    """Stands in for rofo.dsp.chunk_loop.ChunkLoop: no transform of ours comes near the network."""
 
     def __init__(self, engine: NetworkEngine, *_: Any) -> None:
         self._engine = engine
 
-    def __call__(self, pieces: Iterable[Piece]) -> Iterator[tuple[Piece, Floats]]:
-        source = iter(pieces)
+    def __call__(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Floats]]:
+        source = iter(chunks)
         while group := list(islice(source, self._engine.batch)):
-            estimates = self._engine.run(np.stack([piece.samples for piece in group]))
-            yield from zip(group, estimates, strict=True)
+            outputs = self._engine.run({"waveform": np.stack([chunk.samples for chunk in group])})
+            yield from zip(group, outputs["waveforms"], strict=True)
 
 
 @dataclass(frozen=True)
@@ -138,36 +140,47 @@ class Checkpoint:
 
 
 def _plain_network(one: Contestant, subject: Subject) -> Run:
-    return _in_torch(Checkpoint.of(subject).network(), one)
+    from rofo.export.graph.trace import OUTPUTS
+
+    run = _in_torch(Checkpoint.of(subject).network(), one)
+    return lambda inputs: dict(zip(OUTPUTS, run(*inputs.values()), strict=False))
 
 
 def _given_file(one: Contestant, subject: Subject) -> Run:
     """What an engine is compared with at its export, chunk by chunk."""
     file = Checkpoint.of(subject)
     run = file.family.original(file.source, file.facts, file.network())
-    return lambda mix: np.concatenate([run(chunk[None]) for chunk in mix])
+
+    def run_all(inputs: Tensors) -> Tensors:
+        chunks = range(len(next(iter(inputs.values()))))
+        found = [run({name: tensor[i : i + 1] for name, tensor in inputs.items()}) for i in chunks]
+        return {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}
+
+    return run_all
 
 
 def _pymss(one: Contestant, subject: Subject) -> Run:
     """pymss-core reads the yaml and the weights by itself."""
     _require("pymss_core", "rofo[bench]")
-    from pymss_core import get_model_from_config
-
     file = Checkpoint.of(subject)
     kind = file.family.msst_type(file.facts)
     if kind is None:
         raise EngineLoadError(f"{file.source.path}: no network of Music-Source-Separation-Training")
     facts = {name: file.facts[fact] for name, fact in _PYMSS_ARGUMENTS.items() if fact in file.facts}
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            config = Path(folder) / "config.yaml"
-            config.write_text(json.dumps(file.description.config), encoding="utf-8")
-            network, _ = get_model_from_config(kind, str(config), facts)
+        network = pymss_network(kind, file.description.config, **facts)
         network.load_state_dict(file.source.state)
     except Exception as error:  # noqa: BLE001 - whatever it raises for models it does not know
-        raise EngineLoadError(f"{file.source.path}: pymss-core does not run it ({str(error)[:200]})") from None
+        raise EngineLoadError(
+            f"{file.source.path}: pymss-core does not run it ({str(error)[:200]})"
+        ) from None
     run, stems = _in_torch(network, one), len(file.facts["stems"])
-    return lambda chunks: run(chunks).reshape(len(chunks), stems, *chunks.shape[1:])
+
+    def estimates(inputs: Tensors) -> Tensors:
+        chunks = inputs["waveform"]
+        return {"waveforms": run(chunks)[0].reshape(len(chunks), stems, *chunks.shape[1:])}
+
+    return estimates
 
 
 def _plain_session(one: Contestant, subject: Subject) -> Run:
@@ -183,7 +196,8 @@ def _plain_session(one: Contestant, subject: Subject) -> Run:
         session = onnxruntime.InferenceSession(graph, providers=[provider])
     if session.get_providers()[0] != provider:
         raise EngineLoadError(f"ONNX Runtime runs on {session.get_providers()[0]}, not {provider}")
-    return lambda mix: session.run(["stems"], {"mix": mix})[0]  # type: ignore[no-any-return]
+    names = [output.name for output in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
 
 def _typed_graph(subject: Subject, one: Contestant, folder: Path) -> Path:
@@ -193,14 +207,14 @@ def _typed_graph(subject: Subject, one: Contestant, folder: Path) -> Path:
 
     file = Checkpoint.of(subject)
     model = Model.of(file.family, file.source, file.description, one.engine.stem)
-    engine = file.family.engine(file.network(), file.facts, Form("tensorrt", one.precision))
+    engine = file.family.engine(file.network(), file.facts, Form("tensorrt", cast(Any, one.precision)))
     graph = folder / "typed.onnx"
     write_onnx(engine, model.tensors(subject.batch), graph, typed=True)
     return graph
 
 
-def _in_torch(network: Any, one: Contestant) -> Run:
-    """A module as a function of arrays. Products in TF32 are off, so that fp32 is fp32."""
+def _in_torch(network: Any, one: Contestant) -> Callable[..., list[Floats]]:
+    """A module as a function of arrays to its outputs. Products in TF32 are off, so that fp32 is fp32."""
     import torch
 
     if one.device == "cuda" and not torch.cuda.is_available():
@@ -211,11 +225,12 @@ def _in_torch(network: Any, one: Contestant) -> Run:
     called = torch.compile(placed) if one.compiled else placed
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(one.precision)
 
-    def run(arrays: Floats) -> Floats:
+    def run(*arrays: Floats) -> list[Floats]:
         casting = torch.autocast(one.device, half or torch.bfloat16, enabled=half is not None)
         with torch.inference_mode(), casting:
-            out: Floats = called(torch.from_numpy(arrays).to(one.device)).float().cpu().numpy()
-        return out
+            found = called(*(torch.from_numpy(array).to(one.device) for array in arrays))
+            outputs = found if isinstance(found, tuple) else (found,)
+            return [output.float().cpu().numpy() for output in outputs]
 
     return run
 

@@ -7,7 +7,9 @@ matters is the last one: does the engine separate as well as the network it was 
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,11 @@ from rofo.benchmarks.rounds import Log, Say
 from rofo.benchmarks.subject import Subject, Told, is_engine, prepare
 from rofo.errors import AudioReadError, UsageError
 from rofo.manifest import Manifest
+
+if TYPE_CHECKING:
+    from rofo.export.graph.gates import Case
+
+NOT_FINITE = -200.0  # dB, of what is not even a number
 
 Floats = NDArray[np.float32]
 Stems = Mapping[str, Floats]
@@ -42,9 +49,7 @@ def measure_parity(
     log = Log(say)
     with tempfile.TemporaryDirectory() as folder:
         say(f"{checkpoint.name}: preparing")
-        subject = prepare(
-            checkpoint, told, Path(folder), log, choice.batch, machine.cards(choice.plans)
-        )
+        subject = prepare(checkpoint, told, Path(folder), log, choice.batch, machine.cards(choice.plans))
         song = _Song.read(mix, true_files(truths, subject.manifest), subject.manifest, log)
         rows, model = _rows(subject, song, choice, log), subject.model()
     return Parity(
@@ -68,13 +73,13 @@ class _Song:
     def read(cls, mix: Path, truths: Mapping[str, Path], manifest: Manifest, log: Log) -> "_Song":
         """Raises AudioReadError for the mix; a true stem that is of no use is left out."""
         samples = read_song(mix, manifest)
-        read = {
-            stem: log.attempt(
-                f"SDR of {stem}", lambda file=file: _read_truth(file, mix, samples.shape[1], manifest)
-            )
-            for stem, file in truths.items()
-        }
-        return cls(samples, {stem: truth for stem, truth in read.items() if truth is not None})
+        known: dict[str, Floats] = {}
+        for stem, file in truths.items():
+            read = partial(_read_truth, file, mix, samples.shape[1], manifest)
+            truth = log.attempt(f"SDR of {stem}", read)
+            if truth is not None:
+                known[stem] = truth
+        return cls(samples, known)
 
 
 def read_song(path: Path, manifest: Manifest) -> Floats:
@@ -91,7 +96,7 @@ def read_song(path: Path, manifest: Manifest) -> Floats:
 
 def true_files(given: Sequence[str], manifest: Manifest) -> dict[str, Path]:
     """Files of true stems by stem. Raises UsageError for too many, and for stems that the model has not."""
-    names = [*manifest.stems, *([manifest.residual] if manifest.residual else [])]
+    names = all_stems(manifest)
     if len(given) > len(names):
         raise UsageError(f"--stems: {len(given)} files, {manifest.name} has {', '.join(names)}; give fewer")
     files = {}
@@ -102,6 +107,11 @@ def true_files(given: Sequence[str], manifest: Manifest) -> dict[str, Path]:
             raise UsageError(f"{text}: {manifest.name} has no stem {stem}; choose among {', '.join(names)}")
         files[stem] = Path(file)
     return files
+
+
+def all_stems(manifest: Manifest) -> tuple[str, ...]:
+    """The stems of the model, the residual last."""
+    return (*manifest.stems, *([manifest.residual] if manifest.residual else []))
 
 
 def _read_truth(file: Path, mix: Path, samples: int, manifest: Manifest) -> Floats:
@@ -116,22 +126,28 @@ def _read_truth(file: Path, mix: Path, samples: int, manifest: Manifest) -> Floa
 
 
 def _rows(subject: Subject, song: _Song, choice: Choice, log: Log) -> tuple[ParityRow, ...]:
-    fixed = _Fixed.of(subject)
+    loud = _loud_case(subject)
     rows: list[ParityRow] = []
+    stems = all_stems(subject.manifest)
     baseline: Stems = {}
 
-    def separated(one: Contestant) -> Stems:
+    def compared(one: Contestant) -> ParityRow:
+        nonlocal baseline
+        graph = _graph_snr(loud, one, subject, choice.threads)
+        if graph == NOT_FINITE:  # which no song survives
+            unknown = tuple(StemScore(stem, None, None, None) for stem in stems)
+            return ParityRow(one.name, one.precision, graph, unknown)
         with opened(one, subject, choice.threads) as separator:
-            return separator.separate(song.mix, subject.manifest.sample_rate)
+            estimates = separator.separate(song.mix, subject.manifest.sample_rate)
+        baseline = baseline or estimates
+        scores = tuple(_score(stem, estimates, baseline, song, subject.manifest) for stem in stems)
+        return ParityRow(one.name, one.precision, graph, scores)
 
     for one in contestants(subject, choice):
-        estimates = log.attempt(one.name, lambda one=one: separated(one))  # type: ignore[misc]
-        if estimates is None:
-            continue
-        log.say(f"{one.name}: done")
-        baseline = baseline or estimates
-        scores = tuple(_score(stem, estimates, baseline, song, subject.manifest) for stem in estimates)
-        rows.append(ParityRow(one.name, one.precision, fixed.snr(one, subject, choice.threads), scores))
+        row = log.attempt(one.name, partial(compared, one))
+        if row:
+            log.say(f"{one.name}: done")
+            rows.append(row)
     if not rows:
         raise log.nothing_ran()
     return tuple(rows)
@@ -149,32 +165,26 @@ def _score(stem: str, estimates: Stems, baseline: Stems, song: _Song, manifest: 
     )
 
 
-@dataclass(frozen=True)
-class _Fixed:
-    """A spectrum that every export is verified on, and what engines are compared with makes of it."""
+def _loud_case(subject: Subject) -> "Case":
+    """The loud chunk that every export is verified on, and what an engine is compared with makes of it."""
+    from rofo.export.graph.gates import Case, loud_chunk
 
-    mix: Floats
-    stems: Floats
+    file, inputs = Checkpoint.of(subject), loud_chunk(subject.manifest)
+    outputs = file.family.original(file.source, file.facts, file.network())(inputs)
+    return Case("loud music", inputs, outputs)
 
-    @classmethod
-    def of(cls, subject: Subject) -> "_Fixed":
-        from rofo.export.graph.gates import loud_chunk
 
-        file, mix = Checkpoint.of(subject), loud_chunk(subject.manifest)
-        return cls(mix, file.family.original(file.source, file.facts, file.network())(mix))
-
-    def snr(self, one: Contestant, subject: Subject, threads: int) -> float | None:
-        """dB of a contestant; pymss-core's networks take samples and have no spectrum to compare."""
-        from rofo.export.graph.gates import snr_db
-
-        if one.kind == PYMSS:
-            return None
-        engine = open_alone(one, subject, threads)
-        try:
-            stems = engine.run(np.repeat(self.mix, engine.batch, axis=0))[:1]
-        finally:
-            engine.close()
-        return _rounded(snr_db(self.stems, stems))
+def _graph_snr(loud: "Case", one: Contestant, subject: Subject, threads: int) -> float | None:
+    """dB of a contestant; pymss-core's networks take samples and have no spectrum to compare."""
+    if one.kind == PYMSS:
+        return None
+    engine = open_alone(one, subject, threads)
+    try:
+        inputs = {name: np.repeat(tensor, engine.batch, axis=0) for name, tensor in loud.inputs.items()}
+        outputs = {name: tensor[:1] for name, tensor in engine.run(inputs).items()}
+    finally:
+        engine.close()
+    return _rounded(max(loud.decibels(outputs), NOT_FINITE))
 
 
 def _rounded(decibels: float | None) -> float | None:

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rofo.benchmarks.charts import figure, write
+from rofo.dsp.spectrogram import Spectrogram
 from rofo.manifest import Stft
-from rofo.spectrogram import Spectrogram
 
 Floats = NDArray[np.float32]
 

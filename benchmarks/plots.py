@@ -16,7 +16,9 @@ def plots(result: Result) -> tuple[Plot, ...]:
 
 
 def _speed_plots(speed: Speed) -> Iterator[Plot]:
-    fast = [Bar(row.name, row.real_time, f"{row.real_time.median:.2f} x", is_ours(row.name)) for row in speed.rows]
+    fast = [
+        Bar(row.name, row.real_time, f"{row.real_time.median:.2f} x", is_ours(row.name)) for row in speed.rows
+    ]
     yield Plot("Seconds of song per second", bars(fast))
     if ours := {row.name: steps(row) for row in speed.rows if is_ours(row.name) and row.parts}:
         title = "Time of each step, as a share of all steps; those beside the engine run while it works"

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from rofo.benchmarks.contestants import ROFO, Choice, Contestant
 from rofo.benchmarks.probe import Job, Run, measure
 from rofo.benchmarks.results import Point, Scale, Spread
 from rofo.benchmarks.rounds import Log, Say, take_turns
-from rofo.benchmarks.subject import Subject, Told, is_engine, prepare, write_song
+from rofo.benchmarks.subject import Subject, Told, is_engine, prepare
 from rofo.errors import EngineRunError
 
 Axis = Literal["seconds", "stems", "batch", "threads"]
@@ -87,11 +87,13 @@ def _cases(
 
     @cache
     def song(seconds: float) -> Path:
-        return write_song(folder / f"{seconds:g}.wav", seconds, subject.manifest)
+        return subject.write_song(folder / f"{seconds:g}.wav", seconds)
 
     def case(axis: Axis, value: float, seconds: float, of: Subject = subject, **changes: Any) -> _Case:
         one = Contestant(ROFO, of.engine, precision, backend=backend)
-        return _Case(axis, value, seconds, Job(one, of, song(seconds), **{"threads": choice.threads, **changes}))
+        return _Case(
+            axis, value, seconds, Job(one, of, song(seconds), **{"threads": choice.threads, **changes})
+        )
 
     manifest = subject.manifest
     for seconds in values.seconds:
@@ -118,7 +120,7 @@ def _within(cases: dict[str, _Case], most: float) -> dict[str, Callable[[], Run]
         pace = found.elapsed / found.song
         return found
 
-    return {label: lambda case=case: run(case) for label, case in cases.items()}  # type: ignore[misc]
+    return {label: partial(run, case) for label, case in cases.items()}
 
 
 def _point(case: _Case, runs: list[Run]) -> Point:

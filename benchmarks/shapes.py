@@ -86,7 +86,7 @@ SHAPES = {
 
 
 def write_shape(name: str, folder: Path, **changes: int) -> tuple[Path, Path | None]:
-    """Write NAME.ckpt and, unless the checkpoint itself says it all, NAME.yaml; `changes` to its model section.
+    """Write NAME.ckpt and, unless that says it all, NAME.yaml; `changes` go to its model section.
 
     Raises UsageError for a name that is none of SHAPES.
     """
@@ -110,15 +110,18 @@ def write_shape(name: str, folder: Path, **changes: int) -> tuple[Path, Path | N
     return checkpoint, config
 
 
-def pymss_network(model_type: str, config: Options, overrides: Options = {}) -> Any:
-    """pymss-core's network of a yaml, which is not written by us. Raises what it raises."""
+def pymss_network(model_type: str, config: Options, **arguments: Any) -> Any:
+    """pymss-core's network of a yaml, which is not written by us; `arguments` go before the yaml's.
+
+    Raises what it raises.
+    """
     import yaml
     from pymss_core import get_model_from_config
 
     with TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
         file.write_text(yaml.safe_dump(config))
-        network, _ = get_model_from_config(model_type, str(file), dict(overrides))
+        network, _ = get_model_from_config(model_type, str(file), arguments)
     return network
 
 

@@ -19,7 +19,7 @@ from rofo.benchmarks.processes import reported
 from rofo.benchmarks.results import Limits, Part, Speed, SpeedRow, Spread
 from rofo.benchmarks.rounds import Log, Say, take_turns
 from rofo.benchmarks.stopwatch import ENGINE
-from rofo.benchmarks.subject import Subject, Told, prepare, write_song
+from rofo.benchmarks.subject import Subject, Told, prepare
 from rofo.benchmarks.tools import TOOLS, Tool
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -27,7 +27,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class Entrant:
-    """Who runs under a name: `run` separates the song once. Others on its device compare with a `baseline`."""
+    """Who runs under a name: `run` separates the song once. Others on its device are held to a `baseline`."""
 
     name: str
     device: str
@@ -47,7 +47,7 @@ def measure_speed(target: Path, told: Told, choice: Choice, *, rounds: int, chun
         folder = Path(name)
         say(f"{target.name}: preparing")
         subject = prepare(target, told, folder, log, choice.batch, machine.cards(choice.plans))
-        song = write_song(folder / "song.wav", subject.step * chunks, subject.manifest)
+        song = subject.write_song(folder / "song.wav", subject.step * chunks)
         field = entrants(subject, song, choice, folder, log)
         precisions = sorted({entrant.precision for entrant in field} & set(PRECISIONS))
 

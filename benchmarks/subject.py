@@ -1,8 +1,9 @@
-"""What a command was given -> the engines to measure, what they were made of, and songs to measure them on."""
+"""What a command was given -> engines to measure, what they were made of, and songs for them."""
 
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,10 @@ class Subject:
         alone = 1 - (self.manifest.overlap_add.overlap or 0)
         return self.manifest.chunk.samples * alone / self.manifest.sample_rate * self.batch
 
+    def write_song(self, path: Path, seconds: float) -> Path:
+        """A song of noise in the model's rate and channels."""
+        return write_noise(path, seconds, self.manifest.sample_rate, self.manifest.channels)
+
     def entry(self, engine: Path) -> EngineFile:
         """What its manifest says of an engine file."""
         manifest = load_engine_manifest(engine)
@@ -124,15 +129,14 @@ def prepare(
     exported = _export(target, told, engines[ONNX], batch, ONNX)
     for backend, card in plans.items():
         plan = folder / str(batch) / backend / f"{target.stem}.plan"
-        options = ["--gpu", card] if card else []
-        if log.attempt(f"rofo {backend}", lambda: _export(target, told, plan, batch, backend, *options)):
+        build = partial(_export, target, told, plan, batch, backend, *(["--gpu", card] if card else []))
+        if log.attempt(f"rofo {backend}", build):
             engines[backend] = plan
     return Subject(engines, load_engine_manifest(engines[ONNX]), target, told, exported)
 
 
-def write_song(path: Path, seconds: float, manifest: Manifest) -> Path:
-    """Seeded noise, loud everywhere, in the model's rate and channels; 16 bits, as most songs are."""
-    rate, channels = manifest.sample_rate, manifest.channels
+def write_noise(path: Path, seconds: float, rate: int, channels: int) -> Path:
+    """A song of seeded noise, loud everywhere; 16 bits, as most songs are."""
     block = np.random.default_rng(0).uniform(-0.5, 0.5, (rate, channels)).astype(np.float32)
     left = round(seconds * rate)
     with soundfile.SoundFile(path, "w", rate, channels, "PCM_16") as file:

@@ -19,6 +19,7 @@ _SDR_NOTE = (
 
 def section(result: Result) -> Section:
     """The section of one run."""
+    tables: tuple[Table, ...]
     if isinstance(result, Speed):
         tables, notes = (speed_table(result), _parts_table(result)), speed_notes(result)
     elif isinstance(result, Parity):
@@ -58,7 +59,15 @@ def machine_note(about: About) -> str:
 
 def speed_table(speed: Speed) -> Table:
     """Contestants; also what README shows."""
-    head = "", "x real time", "times PyTorch", "outside the engine", "of the matrix rate", "load", "peak memory"
+    head = (
+        "",
+        "x real time",
+        "times PyTorch",
+        "outside the engine",
+        "of the matrix rate",
+        "load",
+        "peak memory",
+    )
     return Table(head, tuple(
         (
             row.name,
@@ -100,7 +109,7 @@ def speed_notes(speed: Speed) -> tuple[str, ...]:
 def _parts_table(speed: Speed) -> Table:
     """Seconds of the song by step."""
     rows = [(row, steps(row)) for row in speed.rows if row.parts]
-    names = tuple(max((parts for _, parts in rows), key=len, default={}))
+    names = tuple(dict.fromkeys(name for _, parts in rows for name in parts))
     head = "seconds of the song in", *names, "first chunk", "whole process", "of the memory rate"
     return Table(head, tuple(
         (
@@ -120,7 +129,8 @@ def parity_tables(parity: Parity) -> tuple[Table, ...]:
     agreement = Table(
         ("", "spectrogram, dB", *(f"{score.stem}, dB" for score in first)),
         tuple(
-            (row.name, _db(row.graph_snr), *(_db(score.song_snr) for score in row.stems)) for row in parity.rows
+            (row.name, _db(row.graph_snr), *(_db(score.song_snr) for score in row.stems))
+            for row in parity.rows
         ),
     )
     known = [i for i, score in enumerate(first) if score.sdr is not None]
@@ -149,7 +159,8 @@ def parity_notes(parity: Parity) -> tuple[str, ...]:
 def _scale_tables(scale: Scale) -> Iterator[Table]:
     for axis, points in by_axis(scale):
         yield Table((AXES[axis], "seconds", "x real time", "peak memory"), tuple(
-            (f"{p.value:g}", _spread(p.elapsed), _spread(p.real_time), _memory(p.peak_mb.median)) for p in points
+            (f"{p.value:g}", _spread(p.elapsed), _spread(p.real_time), _memory(p.peak_mb.median))
+            for p in points
         ))  # fmt: skip
 
 
