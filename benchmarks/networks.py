@@ -37,7 +37,6 @@ _PYMSS_ARGUMENTS = {
     "skip_connection": "skip_connection",
     "stft_n_fft": "n_fft",
     "stft_hop_length": "hop_length",
-    "mlp_hidden_layers": "mask_estimator_depth",
 }
 
 
@@ -167,6 +166,8 @@ def _pymss(one: Contestant, subject: Subject) -> Run:
     if kind is None:
         raise EngineLoadError(f"{file.source.path}: no network of Music-Source-Separation-Training")
     facts = {name: file.facts[fact] for name, fact in _PYMSS_ARGUMENTS.items() if fact in file.facts}
+    if "num_bands" in file.facts:  # of mel filters: there alone a yaml counts the hidden layers of a mask
+        facts["mlp_hidden_layers"] = file.facts["mask_estimator_depth"]
     try:
         network = pymss_network(kind, file.description.config, **facts)
         network.load_state_dict(file.source.state)

@@ -7,7 +7,7 @@ import pytest
 from oracle import Oracle
 from planned import read_kernels
 
-from rofo.benchmarks import viperx
+from rofo.benchmarks.shapes import SHAPES, write_shape
 from rofo.export.families.roformer.config import resolve_config
 from rofo.export.families.roformer.network import Roformer
 from rofo.export.graph.form import tensorrt_form
@@ -16,7 +16,8 @@ from rofo.export.plan.gpus import GPUS
 from rofo.export.plan.tensorrt import build_plan
 from rofo.export.source.checkpoint import load_checkpoint
 
-BS = {"stft_n_fft": 2048, "stft_win_length": 2048, "stft_hop_length": 441, "freqs_per_bands": viperx.BANDS}
+BANDS = tuple(SHAPES["viperx"].config["model"]["freqs_per_bands"])
+BS = {"stft_n_fft": 2048, "stft_win_length": 2048, "stft_hop_length": 441, "freqs_per_bands": BANDS}
 SMALL = {"dim": 128, "heads": 2, "dim_head": 64, "depth": 2}
 FAMILIES = {
     "bs": Oracle("bs_roformer", SMALL | BS, chunk=8820),
@@ -118,7 +119,7 @@ def test_the_graph_is_typed_as_promised(tmp_path):
 @pytest.mark.slow
 def test_the_viperx_shape(tmp_path):
     """512 x 12, 62 bands, 8 s: at most 290 kernels and 52 GB touched (measured: 226 and 50.4)."""
-    files = viperx.write_checkpoint(tmp_path, viperx.reference_network())
+    files = write_shape("viperx", tmp_path)
     kernels, graph = planned(*files, tmp_path, tensorrt_form("fp16"))
     assert assert_well_planned(kernels, graph) <= 20
     assert len(kernels) <= 230
