@@ -54,7 +54,8 @@ def exported(folder: Path) -> Iterator[Separate]:
     """What the engine of model.ckpt and model.yaml in `folder` takes for the voice."""
     with tempfile.TemporaryDirectory() as work:
         engine = Path(work) / "model"
-        export_checkpoint(folder / "model.ckpt", ExportOptions(config=folder / "model.yaml", output=engine))
+        options = ExportOptions(output=engine, config=folder / "model.yaml")
+        export_checkpoint(folder / "model.ckpt", options)
         with Separator(engine.with_suffix(".onnx"), precision="fp32") as separator:
             yield lambda mix: separator.separate(mix, SAMPLE_RATE, stems=["voice"])["voice"]
 

@@ -47,7 +47,9 @@ def bs_readings(inputs: Sequence[int], n_fft: int | None = None) -> list[Reading
     ]
 
 
-def mel_readings(inputs: Sequence[int], n_fft: int | None = None, rate: int | None = None) -> list[MelReading]:
+def mel_readings(
+    inputs: Sequence[int], n_fft: int | None = None, rate: int | None = None
+) -> list[MelReading]:
     """Readings of a Mel-Band Roformer's band inputs: which rates and sizes give such widths."""
     if len(inputs) > _MOST_MEL_BANDS:
         return []
