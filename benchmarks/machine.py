@@ -46,7 +46,16 @@ def cards(backends: Sequence[str]) -> dict[str, str]:
     return {backend: name if backend == "tensorrt-rtx" else "" for backend in backends}
 
 
-def matrix_gflops(precision: str, size: int = 4096) -> float:
+def limits(
+    threads: int, precisions: Sequence[str], *, size: int = 4096, megabytes: int = 256
+) -> dict[str, Any]:
+    """Rates of matrix products and of copies; a precision that cannot be measured is missing."""
+    can = [name for name in precisions if name == "fp32" or find_spec("torch")]
+    gflops = {name: matrix_gflops(name, size) for name in can}
+    return {"gflops": gflops, "copy_gb": copy_gb(threads, megabytes)}
+
+
+def matrix_gflops(precision: str, size: int) -> float:
     """GFLOP/s of a large matrix product: PyTorch's, or numpy's (fp32 only) where there is no PyTorch.
 
     Measured 67 to 97 % of it reached by whole networks, so it is a limit that means something.
@@ -59,7 +68,7 @@ def matrix_gflops(precision: str, size: int = 4096) -> float:
     return 3 * 2 * size**3 / (time.perf_counter() - began) / 1e9
 
 
-def copy_gb(threads: int, megabytes: int = 256) -> float:
+def copy_gb(threads: int, megabytes: int) -> float:
     """GB/s read and written together, copying arrays far larger than the caches, one part per thread."""
     source = np.ones((threads, megabytes * 2**17 // threads))
     target = np.zeros_like(source)
@@ -75,13 +84,10 @@ def copy_gb(threads: int, megabytes: int = 256) -> float:
 def main() -> None:
     """`python -m rofo.benchmarks.machine JOB ANSWER`: the limits, in a process without other threads.
 
-    JOB is (threads, precisions), pickled; a precision that cannot be measured is missing in ANSWER.
+    JOB is (threads, precisions), pickled.
     """
     question, answer = map(Path, sys.argv[1:])
-    threads, precisions = pickle.loads(question.read_bytes())
-    can = [name for name in precisions if name == "fp32" or find_spec("torch")]
-    found = {"gflops": {name: matrix_gflops(name) for name in can}, "copy_gb": copy_gb(threads)}
-    answer.write_text(json.dumps(found), encoding="utf-8")
+    answer.write_text(json.dumps(limits(*pickle.loads(question.read_bytes()))), encoding="utf-8")
 
 
 def _torch_product(precision: str, size: int) -> Any:

@@ -166,7 +166,7 @@ def _pymss(one: Contestant, subject: Subject) -> Run:
     if kind is None:
         raise EngineLoadError(f"{file.source.path}: no network of Music-Source-Separation-Training")
     facts = {name: file.facts[fact] for name, fact in _PYMSS_ARGUMENTS.items() if fact in file.facts}
-    if "num_bands" in file.facts:  # of mel filters: there alone a yaml counts the hidden layers of a mask
+    if "mel_sample_rate" in file.facts:  # with mel bands a yaml counts the hidden layers of a mask
         facts["mlp_hidden_layers"] = file.facts["mask_estimator_depth"]
     try:
         network = pymss_network(kind, file.description.config, **facts)

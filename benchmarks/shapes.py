@@ -31,13 +31,13 @@ class Shape:
 
 
 _VOCALS = {"instruments": ["vocals", "other"], "target_instrument": "vocals"}
-_BANDS = [2] * 24 + [4] * 12 + [12] * 8 + [24] * 8 + [48] * 8 + [128, 129]
+BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
 
 
 def _bs_roformer(**model: int) -> Options:
     usual = {
         "stereo": True, "num_stems": 1, "time_transformer_depth": 1, "freq_transformer_depth": 1,
-        "freqs_per_bands": _BANDS, "stft_hop_length": 441, "mask_estimator_depth": 2, "zero_dc": True,
+        "freqs_per_bands": list(BANDS), "stft_hop_length": 441, "mask_estimator_depth": 2, "zero_dc": True,
     }  # fmt: skip
     return {
         "audio": {"chunk_size": 352800, "sample_rate": 44100, "num_channels": 2},

@@ -7,7 +7,7 @@ import pytest
 from oracle import Oracle
 from planned import read_kernels
 
-from rofo.benchmarks.shapes import SHAPES, write_shape
+from rofo.benchmarks.shapes import BANDS, write_shape
 from rofo.export.families.roformer.config import resolve_config
 from rofo.export.families.roformer.network import Roformer
 from rofo.export.graph.form import tensorrt_form
@@ -16,7 +16,6 @@ from rofo.export.plan.gpus import GPUS
 from rofo.export.plan.tensorrt import build_plan
 from rofo.export.source.checkpoint import load_checkpoint
 
-BANDS = tuple(SHAPES["viperx"].config["model"]["freqs_per_bands"])
 BS = {"stft_n_fft": 2048, "stft_win_length": 2048, "stft_hop_length": 441, "freqs_per_bands": BANDS}
 SMALL = {"dim": 128, "heads": 2, "dim_head": 64, "depth": 2}
 FAMILIES = {
