@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rofo import Separator
+from rofo import Options, Separator
 from rofo.benchmarks.contestants import Contestant
 from rofo.benchmarks.networks import opened
 from rofo.benchmarks.processes import reported
@@ -79,7 +79,7 @@ def separate(job: Job) -> dict[str, Any]:
             _warmed_up(separator, job.subject)
         stopwatch.reset()
         with tempfile.TemporaryDirectory() as folder:
-            done = separator.separate_file(job.song, folder, stems=separator.stems[: job.stems])
+            done = separator.separate_file(job.song, folder, Options(stems=separator.stems[: job.stems]))
         return {
             "song": done.seconds,
             "elapsed": done.elapsed,
