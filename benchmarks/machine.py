@@ -37,13 +37,12 @@ def about(threads: int, left_out: list[LeftOut]) -> About:
     return About(created, _machine(threads), _versions(), tuple(dict.fromkeys(left_out)))
 
 
-def cards(backends: Sequence[str]) -> dict[str, str]:
-    """Backend of plans -> rofo-export's name of this machine's GPU, empty where the builder looks itself."""
+def card() -> str:
+    """rofo-export's name of this machine's RTX card."""
     from rofo.export.plan.gpus import GPUS
 
     capability = _nvidia("compute_cap")
-    name = next((name for name, gpu in GPUS.items() if capability in gpu.capabilities), "portable")
-    return {backend: name if backend == "tensorrt-rtx" else "" for backend in backends}
+    return next((name for name, gpu in GPUS.items() if capability in gpu.capabilities), "portable")
 
 
 def limits(

@@ -46,10 +46,11 @@ def measure_speed(target: Path, told: Told, choice: Choice, *, rounds: int, chun
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         say(f"{target.name}: preparing")
-        subject = prepare(target, told, folder, log, choice.batch, machine.cards(choice.plans))
+        subject = prepare(target, told, folder, log, choice.batch, choice.plans)
         song = subject.write_song(folder / "song.wav", subject.step * chunks)
         field = entrants(subject, song, choice, folder, log)
-        precisions = sorted({entrant.precision for entrant in field} & set(PRECISIONS))
+        on_cpu = {entrant.precision for entrant in field if entrant.device == "cpu"}
+        precisions = sorted(on_cpu & set(PRECISIONS))  # the limits are the processor's
 
         def measure_limits() -> None:
             job = choice.threads, precisions

@@ -1,7 +1,7 @@
 """What a command was given -> engines to measure, what they were made of, and songs for them."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from rofo.benchmarks import machine
 from rofo.benchmarks.processes import measured
 from rofo.benchmarks.results import Exported, Model
 from rofo.benchmarks.rounds import Log
@@ -109,13 +110,12 @@ def is_engine(path: Path) -> bool:
 
 
 def prepare(
-    target: Path, told: Told, folder: Path, log: Log, batch: int = 1, plans: Mapping[str, str] = {}
+    target: Path, told: Told, folder: Path, log: Log, batch: int = 1, plans: Sequence[str] = ()
 ) -> Subject:
     """The engine itself, or engines exported from a checkpoint into `folder`, unverified.
 
-    Beside the ONNX one a plan is built for every backend of `plans`, whose values are names of cards; one
-    that cannot be built is left out. Raises UsageError where anything is told of an engine, ManifestError,
-    and the export's errors.
+    Beside the ONNX one a plan is built for every backend of `plans`; one that cannot be built is left out.
+    Raises UsageError where anything is told of an engine, ManifestError, and the export's errors.
     """
     if is_engine(target):
         if told != Told():
@@ -127,9 +127,12 @@ def prepare(
         return Subject({entry.backend: target}, manifest)
     engines = {ONNX: folder / str(batch) / ONNX / f"{target.stem}.onnx"}
     exported = _export(target, told, engines[ONNX], batch, ONNX)
-    for backend, card in plans.items():
+    for backend in plans:
         plan = folder / str(batch) / backend / f"{target.stem}.plan"
-        build = partial(_export, target, told, plan, batch, backend, *(["--gpu", card] if card else []))
+        card = (
+            ["--gpu", machine.card()] if backend == "tensorrt-rtx" else []
+        )  # the other builder looks itself
+        build = partial(_export, target, told, plan, batch, backend, *card)
         if log.attempt(f"rofo {backend}", build):
             engines[backend] = plan
     return Subject(engines, load_engine_manifest(engines[ONNX]), target, told, exported)

@@ -90,12 +90,15 @@ def speed_notes(speed: Speed) -> tuple[str, ...]:
     notes = [
         f"A song of {speed.song_seconds:.3g} s ({_counted(speed.chunks, 'chunk')}), "
         f"{_repeats(speed.rounds)}, every contestant a process of its own, loaded and warmed up on a chunk "
-        "before; all read the same file and write the same stems, and PyTorch's engine time includes its "
+        "before; all read the same file and write the same stems, and pymss-core's engine time includes its "
         "STFT.",
         "Whole processes of other tools count with start and load.",
-        f"The machine's limits, measured in the same run: {matrix} in a matrix product of 4096 x 4096, "
-        f"{speed.limits.copy_gb.median:.0f} GB/s in copying memory.",
     ]
+    if matrix:
+        notes.append(
+            f"The machine's limits, measured in the same run: {matrix} in a matrix product of 4096 x 4096, "
+            f"{speed.limits.copy_gb.median:.0f} GB/s in copying memory."
+        )
     if speed.model.tflop:
         notes.append(f"A chunk takes {speed.model.tflop:.3g} TFLOP of matrix products.")
     if speed.exported:

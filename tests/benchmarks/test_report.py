@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rofo.benchmarks.charts import line
 from rofo.benchmarks.cli import main
 from rofo.benchmarks.report import write_report
 from rofo.benchmarks.results import Spread, load_all, save
+from rofo.benchmarks.tables import section
 from rofo.errors import OutputWriteError, UsageError
 
 
@@ -142,3 +144,10 @@ def test_without_matplotlib_a_report_says_what_to_install(tmp_path, speed_result
     with pytest.raises(SystemExit) as stop:
         main(["report", "--results", str(tmp_path)])
     assert stop.value.code == 2
+
+
+def test_limits_that_were_not_measured_are_not_told(speed_result):
+    result = speed_result()
+    assert "matrix product" in " ".join(section(result).notes)
+    on_gpu = replace(result, limits=replace(result.limits, gflops={}))
+    assert "limits" not in " ".join(section(on_gpu).notes)
