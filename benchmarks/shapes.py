@@ -125,6 +125,10 @@ def pymss_network(model_type: str, config: Options, **arguments: Any) -> Any:
     return network
 
 
+# What of a network only its weights would tell.
+_STATED_BY_WEIGHTS = {"norm": "BatchNorm", "num_stems": 1, "channels": 2}
+
+
 def _network_of(hyper_parameters: Options) -> "nn.Module":
     """The plain network of the family that knows these hyper-parameters of Lightning."""
     from rofo.export.facts import Facts, complete, merge
@@ -136,7 +140,8 @@ def _network_of(hyper_parameters: Options) -> "nn.Module":
         config = family.hyper_parameters(source)
         if config is not None:
             said = Facts.said("yaml", family.yaml(config, Facts(), []))
-            return family.network(complete(family.complete(merge(said), [])))
+            facts = merge(Facts.said("weights", _STATED_BY_WEIGHTS), said)
+            return family.network(complete(family.complete(facts, [])))
     raise UsageError(f"no family knows the hyper-parameters {', '.join(hyper_parameters)}")
 
 
