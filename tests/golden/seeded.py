@@ -4,6 +4,7 @@ Only raw 64-bit numbers of PCG64 are used, which NumPy promises never to change 
 IEEE 754 rounds in one way. Whoever makes a golden file and whoever tests with it get the same bits.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from zlib import crc32
 
@@ -26,7 +27,7 @@ def _tensor(name: str, shape: tuple[int, ...], seed: str) -> np.ndarray:
         return np.zeros(shape, np.int64)
     made = _constant(name, shape)
     if made is None:
-        made = _random(name, shape, uniform(seed + name, int(np.prod(shape))).reshape(shape))
+        made = _random(name, shape, uniform(seed + _shared(name), int(np.prod(shape))).reshape(shape))
     return made.astype(np.float32)
 
 
@@ -38,6 +39,11 @@ def _constant(name: str, shape: tuple[int, ...]) -> np.ndarray | None:
     if last == "window":
         return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
     return np.zeros(shape) if last == "freq_pad" else None
+
+
+def _shared(name: str) -> str:
+    """One module of positions serves all layers of an axis: its keys differ, its tensor is the same."""
+    return re.sub(r"^layers\.\d+\.(\d+)\.layers\.\d+\.", r"\1.", name) if "pope_embed" in name else name
 
 
 def _random(name: str, shape: tuple[int, ...], numbers: np.ndarray) -> np.ndarray:
