@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 import yaml
+
 from golden.files import Case
 from golden.seeded import seeded_state
-
 from rofo.export.config import Facts
 from rofo.export.exporter import export
 

@@ -1,4 +1,4 @@
-"""Golden files: a .npz whose `header` tells the tool and the facts of every case, and whose arrays are outputs."""
+"""Golden files: .npz whose `header` tells the tool and the facts of cases, and whose arrays are outputs."""
 
 import json
 from collections.abc import Mapping

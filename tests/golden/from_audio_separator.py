@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from golden.files import FOLDER, Case
 from golden.from_mdx_net import SMALL, TRAINING, TRANSFORM
 from golden.from_sdx23 import CONFIG

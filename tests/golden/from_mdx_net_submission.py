@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+
 from golden.files import Case
-from golden.seeded import noise, seeded_state, song, stand_in, uniform
+from golden.seeded import integers, noise, seeded_state, song, stand_in
 from golden.stubs import inside, spectra_as_real_numbers, stub, write_onnx
 
 HOP = 64
@@ -74,9 +75,8 @@ def _scheme() -> Iterator[tuple[str, Case]]:
     gen = chunk - n_fft
     lengths = [1, n_fft // 2, gen - 1, gen, gen + 1, chunk, chunk + 1, 2 * gen, 777]
     yield "trim", _scheme_case(chunk, n_fft, lengths)
-    draws = (uniform("trim any numbers", 3 * 20).reshape(20, 3) + 1) / 2
-    for chunk, half, length in (draws * (80, 15, 700)).astype(int) + (40, 1, 1):
-        yield f"any {chunk} {2 * half} {length}", _scheme_case(int(chunk), int(2 * half), [int(length)])
+    for chunk, half, length in integers("trim any numbers", 20, (40, 120), (1, 16), (1, 701)):
+        yield f"any {chunk} {2 * half} {length}", _scheme_case(chunk, 2 * half, [length])
 
 
 def _scheme_case(chunk: int, n_fft: int, lengths: list[int]) -> Case:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from golden.files import Case
-from golden.seeded import noise, seeded_state, song, stand_in, uniform
 from ml_collections import ConfigDict
+
+from golden.files import Case
+from golden.seeded import integers, noise, seeded_state, song, stand_in
 
 BANDS = (2,) * 8 + (4,) * 6 + (9,) * 5 + (20, 24)
 PUBLIC_BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
@@ -61,7 +62,8 @@ ROFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # As yaml sections: the model's, and the shape of its spectrogram.
 TFC_MODEL = {"act": "gelu", "norm": "InstanceNorm", "num_channels": 8, "growth": 6, "num_scales": 2,
-             "num_blocks_per_scale": 2, "num_subbands": 4, "bottleneck_factor": 4, "scale": [2, 2]}  # fmt: skip
+             "num_blocks_per_scale": 2, "num_subbands": 4, "bottleneck_factor": 4,
+             "scale": [2, 2]}  # fmt: skip
 TFC_AUDIO = {"dim_f": 256, "dim_t": 16, "n_fft": 640, "hop_length": 64, "num_channels": 2}
 TFC_TDFS: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "plain": ({}, {}, 2),
@@ -212,9 +214,8 @@ def _scheme() -> Iterator[tuple[str, Case]]:
         edges = {1, 2, chunk // 2, chunk // 2 + 1, chunk - 1, chunk, chunk + 1, 777}
         lengths = sorted(edges | {border, 2 * border, 2 * border + 1, 2 * border + 2} - {0})
         yield f"{overlaps}", _scheme_case(chunk, overlaps, lengths)
-    draws = (uniform("msst any numbers", 3 * 40).reshape(40, 3) + 1) / 2
-    for chunk, overlaps, length in (draws * (100, 8, 700)).astype(int) + (20, 1, 1):
-        yield f"any {chunk} {overlaps} {length}", _scheme_case(int(chunk), int(overlaps), [int(length)])
+    for chunk, overlaps, length in integers("msst any numbers", 40, (20, 120), (1, 9), (1, 701)):
+        yield f"any {chunk} {overlaps} {length}", _scheme_case(chunk, overlaps, [length])
 
 
 def _scheme_case(chunk: int, overlaps: int, lengths: list[int]) -> Case:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+
 from golden.files import FOLDER, Case
-from golden.seeded import noise, song, stand_in, uniform
+from golden.seeded import integers, noise, song, stand_in
 from golden.stubs import stub
 
 SLICE = 1_000_000  # on a GPU
@@ -43,10 +44,10 @@ def _scheme() -> Iterator[tuple[str, Case]]:
     edges = [1, gen, chunk + 1, 100, 101, 249, 250, 251, 350, 777]
     for name, length, overlap in (("over", 250, 0.6), ("apart", 250, 0.0), ("short", 70, 0.66)):
         yield name, _scheme_case(chunk, n_fft, length, overlap, edges)
-    draws = (uniform("outer any numbers", 4 * 20).reshape(20, 4) + 1) / 2
-    for chunk, half, percent, length in (draws * (80, 15, 95, 700)).astype(int) + (40, 1, 0, 1):
-        numbers = int(chunk), int(2 * half), 150, int(percent) / 100
-        yield f"any {numbers} {length}", _scheme_case(*numbers, [int(length)])
+    ranges = (40, 120), (1, 16), (0, 95), (1, 701)
+    for chunk, half, percent, length in integers("outer any numbers", 20, *ranges):
+        numbers = chunk, 2 * half, 150, percent / 100
+        yield f"any {numbers} {length}", _scheme_case(*numbers, [length])
 
 
 def _scheme_case(chunk: int, n_fft: int, slice_: int, overlap: float, lengths: list[int]) -> Case:

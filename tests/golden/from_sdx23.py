@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from ml_collections import ConfigDict
+
 from golden.files import Case
 from golden.seeded import noise, seeded_state, song, stand_in
 from golden.stubs import without_a_gpu
-from ml_collections import ConfigDict
 
 INSTRUMENTS = ["bass", "drums", "other", "vocals"]
 CONFIG: dict[str, Any] = {

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+
 from golden.files import FOLDER, Case
-from golden.seeded import noise, song, stand_in, uniform
+from golden.seeded import integers, noise, song, stand_in
 from golden.stubs import spectra_as_real_numbers, stub
 
 COMPENSATE = 1.035
@@ -57,10 +58,10 @@ def _scheme() -> Iterator[tuple[str, Case]]:
     lengths = [1, n_fft // 2, gen - 1, gen, gen + 1, chunk - 1, chunk, chunk + 1, 2 * gen, 2 * chunk, 777]
     for overlap in ("Default", 0.0, 0.02, 0.25, 0.95):
         yield f"{overlap}", _scheme_case(chunk, n_fft, overlap, lengths)
-    draws = (uniform("hann any numbers", 4 * 30).reshape(30, 4) + 1) / 2
-    for chunk, half, percent, length in (draws * (80, 15, 93, 700)).astype(int) + (40, 1, 3, 1):
-        numbers = int(chunk), int(2 * half), int(percent) / 100
-        yield f"any {numbers} {length}", _scheme_case(*numbers, [int(length)])
+    ranges = (40, 120), (1, 16), (3, 96), (1, 701)
+    for chunk, half, percent, length in integers("hann any numbers", 30, *ranges):
+        numbers = chunk, 2 * half, percent / 100
+        yield f"any {numbers} {length}", _scheme_case(*numbers, [length])
 
 
 def _scheme_case(chunk: int, n_fft: int, overlap: float | str, lengths: list[int]) -> Case:

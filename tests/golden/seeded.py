@@ -17,6 +17,13 @@ def uniform(name: str, size: int) -> np.ndarray:
     return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1
 
 
+def integers(name: str, count: int, *ranges: tuple[int, int]) -> list[tuple[int, ...]]:
+    """`count` tuples of whole numbers, one of each range [low, high), that belong to `name`."""
+    shares = (uniform(name, count * len(ranges)).reshape(count, -1) + 1) / 2
+    return [tuple(int(low + share * (high - low)) for share, (low, high) in zip(row, ranges, strict=True))
+            for row in shares]  # fmt: skip
+
+
 def seeded_state(shapes: Mapping[str, Sequence[int]], seed: str = "") -> dict[str, np.ndarray]:
     """A state dict for parameters of these names and shapes: float32, counters int64."""
     return {name: _tensor(name, tuple(shape), seed) for name, shape in shapes.items()}

@@ -1,4 +1,4 @@
-"""What old tools need to be imported and run with today's libraries: only what they never use, or used to be so."""
+"""What old tools need to run with today's libraries: what they import and never use, what used to be so."""
 
 import contextlib
 import sys
