@@ -1,7 +1,6 @@
 """The convolutional families, seeded: the benchmarks' plain MDX-Net, TFC-TDF v3 from pymss-core."""
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,15 +73,10 @@ class ConvOracle:
         torch.save({"state_dict": self.state(), "hyper_parameters": self.hyper}, path)
         return path
 
-    def audio(self, chunk: np.ndarray, *, zero_bins: int = 0, compensate: float = 1.0) -> np.ndarray:
-        """The network on one chunk as UVR runs it: (channels, samples) -> (stems, channels, samples)."""
-        network, hyper = self.network(), self.hyper
-
-        def stems(packed: Tensor) -> Tensor:
-            packed[:, :, :zero_bins] = 0
-            return network(packed) * compensate
-
-        return _through_torch(stems, chunk, hyper["n_fft"], hyper["hop_length"], hyper["dim_f"])
+    def audio(self, chunk: np.ndarray) -> np.ndarray:
+        """The network on one chunk: (channels, samples) -> (stems, channels, samples)."""
+        hyper = self.hyper
+        return _through_torch(self.network(), chunk, hyper["n_fft"], hyper["hop_length"], hyper["dim_f"])
 
 
 def write_onnx(network: nn.Module, path: Path, dim_f: int, dim_t: int, **options: object) -> None:
@@ -157,13 +151,6 @@ class TfcOracle:
         config.write_text(yaml.safe_dump(self.yaml()))
         return checkpoint, config
 
-    def audio(self, chunk: np.ndarray) -> np.ndarray:
-        """The network on one chunk: (channels, samples) -> (stems, channels, samples)."""
-        with torch.inference_mode():
-            out = self.network()(torch.from_numpy(chunk)[None])
-        # pymss-core puts out two channels for whatever it is given; for mono these are the two halves.
-        return out.reshape(len(self.stems), *chunk.shape).numpy()
-
 
 def through_network(network: nn.Module, config: Any, chunk: np.ndarray) -> np.ndarray:
     """STFT, our network of `config`, inverse STFT: (channels, samples) -> (stems, channels, samples)."""
@@ -183,9 +170,7 @@ def through_engines(network: nn.Module, mix: Tensor, folder: Path) -> dict[str, 
     return {"openvino": compiled(feed)["stems"], "onnxruntime": session.run(["stems"], feed)[0]}
 
 
-def _through_torch(
-    network: Callable[[Tensor], Tensor], chunk: np.ndarray, n_fft: int, hop: int, dim_f: int
-) -> np.ndarray:
+def _through_torch(network: nn.Module, chunk: np.ndarray, n_fft: int, hop: int, dim_f: int) -> np.ndarray:
     """torch's STFT, channels L.re, L.im, R.re, R.im by bins by frames, `network`, and back.
 
     chunk (channels, samples) -> (stems, channels, samples), in the device's float32.
