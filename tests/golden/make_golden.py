@@ -30,6 +30,11 @@ TOOLS = {
     "msst": Tool(
         "ZFTurbo/Music-Source-Separation-Training", "ccc011abf7f89dd7922bb2888d48493b575c0289", "MIT"
     ),
+    "msst_others": Tool(
+        "ZFTurbo/Music-Source-Separation-Training", "ccc011abf7f89dd7922bb2888d48493b575c0289", "MIT"
+    ),
+    "demucs": Tool("facebookresearch/demucs", "e976d93ecc3865e5757426930257e200846a520a", "MIT"),
+    "bsrnn": Tool("magronp/bsrnn", "36f54e357af8c4c52c04ec00af06e610500c8097", "none given, later MIT"),
     "uvr": Tool(
         "Anjok07/ultimatevocalremovergui", "5517e0cf0d1acd16a1618eeedec596957523f9e1", "MIT (README)"
     ),
@@ -45,7 +50,7 @@ TOOLS = {
         "ZFTurbo/MVSEP-MDX23-music-separation-model", "765bd312ff0b4213d4ad48ab554a0fc11389633d", "none given"
     ),
 }
-LIBRARIES = ("torch", "numpy", "rotary-embedding-torch", "PoPE-pytorch", "librosa", "onnxruntime", "einops")
+LIBRARIES = ("torch", "numpy", "rotary-embedding-torch", "PoPE-pytorch", "librosa", "onnxruntime", "einops", "torchaudio")
 
 
 def main(name: str, clone: Path) -> None:

@@ -60,9 +60,13 @@ def _random(name: str, shape: tuple[int, ...], numbers: np.ndarray) -> np.ndarra
     if last == "temperature":
         return 0.5 * numbers
     if "pope_embed" in name:  # is clamped to [-2 pi, 0]
-        return 1 + 4 * numbers - 3
-    if len(shape) == 1:  # norms near 1, biases and means near 0
-        return 1 + 0.3 * numbers if last in ("weight", "gamma", "scale") else 0.3 * numbers
+        return 5 * numbers - 3
+    if shape == (1,) and last == "weight":  # PReLU
+        return 0.3 + 0.2 * numbers
+    if last == "gamma" or "freq_weights" in name:
+        return 1 + 0.3 * numbers
+    if len(shape) == 1 or last == "beta":  # norms and gains near 1, biases and means near 0
+        return 1 + 0.3 * numbers if last in ("weight", "scale") else 0.3 * numbers
     fan_in = int(np.prod(shape[1:]))
     return numbers * np.sqrt(3 / fan_in)  # variance 1 / fan-in
 

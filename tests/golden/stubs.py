@@ -4,6 +4,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from unittest.mock import MagicMock
 
 import torch
@@ -14,6 +15,12 @@ def stub(*modules: str) -> None:
     """Let these modules be imported; whatever is taken from them does nothing."""
     for name in modules:
         sys.modules[name] = MagicMock()
+
+
+def bare_package(name: str, folder: Path) -> None:
+    """Let modules of a package be imported without its __init__, which imports a whole training."""
+    sys.modules[name] = ModuleType(name)
+    sys.modules[name].__path__ = [str(folder)]
 
 
 def spectra_as_real_numbers() -> None:
