@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning
 import torch
+
 from golden.files import Case
 from golden.seeded import seeded_state, song
 from golden.stubs import stub

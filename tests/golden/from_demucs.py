@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from golden.files import Case
 from golden.seeded import seeded_state, song
 

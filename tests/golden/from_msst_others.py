@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from golden.files import Case
 from golden.seeded import seeded_state, song
 from golden.stubs import bare_package, stub

@@ -50,7 +50,16 @@ TOOLS = {
         "ZFTurbo/MVSEP-MDX23-music-separation-model", "765bd312ff0b4213d4ad48ab554a0fc11389633d", "none given"
     ),
 }
-LIBRARIES = ("torch", "numpy", "rotary-embedding-torch", "PoPE-pytorch", "librosa", "onnxruntime", "einops", "torchaudio")
+LIBRARIES = (
+    "torch",
+    "numpy",
+    "rotary-embedding-torch",
+    "PoPE-pytorch",
+    "librosa",
+    "onnxruntime",
+    "einops",
+    "torchaudio",
+)
 
 
 def main(name: str, clone: Path) -> None:

@@ -54,21 +54,25 @@ def _shared(name: str) -> str:
 
 
 def _random(name: str, shape: tuple[int, ...], numbers: np.ndarray) -> np.ndarray:
+    centre, width = _centre_and_width(name, shape)
+    return centre + width * numbers
+
+
+def _centre_and_width(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Norms, gains and variances lie around 1, biases and means around 0, weights have variance 1 / fan-in."""
     last = name.rpartition(".")[2]
-    if last == "running_var":
-        return 1 + 0.7 * numbers
-    if last == "temperature":
-        return 0.5 * numbers
+    named = {"running_var": (1, 0.7), "temperature": (0, 0.5), "gamma": (1, 0.3), "beta": (0, 0.3)}
+    if last in named:
+        return named[last]
     if "pope_embed" in name:  # is clamped to [-2 pi, 0]
-        return 5 * numbers - 3
+        return -3, 5
+    if "freq_weights" in name:
+        return 1, 0.3
     if shape == (1,) and last == "weight":  # PReLU
-        return 0.3 + 0.2 * numbers
-    if last == "gamma" or "freq_weights" in name:
-        return 1 + 0.3 * numbers
-    if len(shape) == 1 or last == "beta":  # norms and gains near 1, biases and means near 0
-        return 1 + 0.3 * numbers if last in ("weight", "scale") else 0.3 * numbers
-    fan_in = int(np.prod(shape[1:]))
-    return numbers * np.sqrt(3 / fan_in)  # variance 1 / fan-in
+        return 0.3, 0.2
+    if len(shape) == 1:
+        return (1, 0.3) if last in ("weight", "scale") else (0, 0.3)
+    return 0, np.sqrt(3 / int(np.prod(shape[1:])))
 
 
 def noise(samples: int, channels: int = 2) -> np.ndarray:
