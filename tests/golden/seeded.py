@@ -59,7 +59,7 @@ def _random(name: str, shape: tuple[int, ...], numbers: np.ndarray) -> np.ndarra
 
 
 def _centre_and_width(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Norms, gains and variances are around 1, biases and means around 0; weights have variance 1 / fan-in."""
+    """Norms, gains, variances: around 1. Biases and means: around 0. Weights: of variance 1 / fan-in."""
     last = name.rpartition(".")[2]
     named = {"running_var": (1, 0.7), "temperature": (0, 0.5), "gamma": (1, 0.3), "beta": (0, 0.3)}
     if last in named:
