@@ -39,8 +39,8 @@ def test_any_plan_and_any_blocks(length: int, chunk: int, overlap: float, blocks
 def test_every_sample_is_covered_and_weights_sum_right(length: int, chunk: int, overlap: float) -> None:
     plan = Fade.of(chunk, 0, overlap)
     joined, out, used = OverlapAdder(), [], 0
-    for chunk in plan.cut([np.ones((1, length), np.float32)]):
-        out.append(joined.add(chunk, np.ones((1, chunk), np.float32)))
+    for part in plan.cut([np.ones((1, length), np.float32)]):
+        out.append(joined.add(part, np.ones((1, chunk), np.float32)))
         used += 1
     flat = np.concatenate(out, axis=-1)
     assert flat.shape == (1, length)
