@@ -105,14 +105,12 @@ def main(
     **chosen: Any,
 ) -> int:
     """Separate INPUTS, audio files or folders of them, into stems."""
-    from rofo.audio.files import check_format, list_inputs
+    from rofo.audio.files import list_inputs
     from rofo.options import Options
     from rofo.separator import Separator
 
     files = list_inputs(inputs)
     options = Options(stems=stems or None, channels=_numbers(channels), **chosen)
-    if options.container is not None:
-        check_format(options.container, options.subtype)
     with Separator(engine, backend=backend, precision=precision, threads=threads) as separator:
         note(f"{engine.name}: {separator.backend}, {separator.precision}")
         wanted = separator.check(options)

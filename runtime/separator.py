@@ -25,7 +25,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rofo.audio.files import output_format, stem_paths, track_name
+from rofo.audio.files import check_format, output_format, stem_paths, track_name
 from rofo.audio.reader import AudioReader
 from rofo.audio.record import Record, input_sha256
 from rofo.audio.resample import resample_blocks
@@ -157,6 +157,22 @@ class Separator:
         elapsed = time.perf_counter() - began
         return SeparatedFile(paths, seconds=seconds, elapsed=elapsed, warnings=warnings)
 
+    def check(self, options: Options) -> tuple[str, ...]:
+        """The names of the stems that would be made. Raises the UsageError that separating would raise."""
+        return self._checked(options)[1]
+
+    def close(self) -> None:
+        """Release the engine; the separator cannot be used afterwards. May be called twice."""
+        self._model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def _path(
         self, songs: Sequence[Song], estimator: Estimator, stems: Sequence[str], options: Options
     ) -> Iterator[tuple[int, Stems]]:
@@ -214,25 +230,11 @@ class Separator:
                 results[place][stem][:, begin : filled[place]] = block
         return results
 
-    def check(self, options: Options) -> tuple[str, ...]:
-        """The names of the stems that would be made. Raises the UsageError that separating would raise."""
-        return self._checked(options)[1]
-
-    def close(self) -> None:
-        """Release the engine; the separator cannot be used afterwards. May be called twice."""
-        self._model.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _checked(self, options: Options) -> tuple[Estimator, tuple[str, ...]]:
         """What separates as `options` say, and the names of the stems chosen, in the order asked for."""
         estimator = self._model.estimator(options.scheme, options.overlap)
+        if options.container is not None:
+            check_format(options.container, options.subtype)
         if options.stems is None:
             return estimator, self.stems
         by_name = {stem.lower(): stem for stem in self.stems}
@@ -248,8 +250,6 @@ class Separator:
         """All that decides over the stems of a file."""
         names = ("scheme", "overlap", "container", "subtype", "channels", "allow_truncated", "sanitize")
         chosen = {name: getattr(options, name) for name in names}
-        if options.channels is not None:
-            chosen["channels"] = list(options.channels)
         return {"engine": self._model.identity, "input": input_sha256(path), "options": chosen}
 
 

@@ -29,10 +29,12 @@ class Finished:
 
 
 class Record:
-    """The record of the song in `folder`; `made_from` is what decides over its stems, in JSON's types."""
+    """The record of the song in `folder`; `made_from` is what decides over its stems."""
 
     def __init__(self, folder: Path, made_from: Mapping[str, Any]) -> None:
-        self._path, self._made_from = folder / NAME, {"format": _FORMAT, **made_from}
+        self._path = folder / NAME
+        # As it will be read: tuples are lists there, and numbers of numpy numbers.
+        self._made_from = json.loads(json.dumps({"format": _FORMAT, **made_from}, default=float))
 
     def finished(self, stems: Sequence[str]) -> Finished | None:
         """These stems, if they are there and were made from the same; None otherwise."""

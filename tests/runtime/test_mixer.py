@@ -24,6 +24,7 @@ from rofo import (
 from rofo.cli import main
 from rofo.errors import EngineMismatchError, UsageError
 from rofo.manifest import (
+    ChunkSize,
     EngineFile,
     Manifest,
     Member,
@@ -75,7 +76,7 @@ def write_member(folder, name, channels, gain, **changes):
     onnx.save(graph((batch, channels, frames, stft.bins, 2), gain), file)
     manifest = Manifest(
         name=name, architecture="test", sample_rate=RATE, channels=channels, stems=("nothing", name),
-        residual=None, stft=stft, chunk=Chunk(chunk, frames), overlap_add=OverlapAdd(scheme, overlap),
+        residual=None, stft=stft, chunk=ChunkSize(chunk, frames), overlap_add=OverlapAdd(scheme, overlap),
         normalize=False, source=SOURCE, parity=(),
         engines=(EngineFile(file.name, "onnx", "opset 23", "fp32", (), batch, file_sha256(file)),),
     )  # fmt: skip

@@ -90,10 +90,12 @@ def test_another_input_of_the_same_name_size_and_time(separator, mix, finished):
     "other",
     [
         {"overlap": 0.75},
+        {"overlap": np.float32(0.75)},
         {"scheme": "hann"},
         {"container": "flac"},
         {"subtype": "PCM_24"},
         {"channels": (0,)},
+        {"channels": (np.int64(1),)},
         {"sanitize": True},
         {"allow_truncated": True},
     ],

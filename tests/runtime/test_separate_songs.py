@@ -54,7 +54,7 @@ def test_batches_are_filled_across_songs(opened, song, monkeypatch):
     four = [song(2000, seed=i) for i in range(4)]
     opened(batch=4).separate_songs(four, RATE)
     assert len(calls) == 1
-    assert len({place.tobytes() for place in calls[0]}) == 4
+    assert len({place.tobytes() for place in calls[0]["mix"]}) == 4
     opened(batch=4).separate_songs([*four, song(2000)], RATE)
     assert len(calls) == 3
 

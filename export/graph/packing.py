@@ -1,4 +1,4 @@
-"""Between the engine contract's spectrograms and the real channels of the convolutional families."""
+"""Between the engine contract's spectra and the real channels of convolutional networks."""
 
 import torch.nn.functional as F
 from torch import Tensor
