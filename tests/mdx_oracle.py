@@ -13,7 +13,7 @@ import yaml
 from pymss_core.modules.mdx23c_tfc_tdf_v3 import TFC_TDF_net
 from torch import Tensor, nn
 
-from rofo.benchmarks.conv_tdf_net import ConvTdfNet
+from conv_tdf_net import ConvTdfNet
 from rofo.dsp.spectrogram import Spectrogram
 from rofo.manifest import Stft
 

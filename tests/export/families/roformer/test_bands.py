@@ -3,8 +3,14 @@ import re
 import pytest
 
 from rofo.export.errors import CheckpointError
-from rofo.export.families.roformer.band_layout import bs_layouts, mel_layouts
-from rofo.export.families.roformer.bands import bs_bands, mel_bands
+from rofo.export.families.roformer.bands import (
+    MelReading,
+    Reading,
+    bs_bands,
+    bs_readings,
+    mel_bands,
+    mel_readings,
+)
 
 # "start,count" per band, computed once from the definition (Slaney's filterbank, both corners forced).
 TABLES = {
@@ -78,23 +84,27 @@ def test_bs_bands_follow_each_other():
 @pytest.mark.parametrize("key", TABLES)
 def test_mel_widths_reveal_rate_size_and_channels(key, channels):
     _, rate = numbers(key)
-    (layout,) = mel_layouts(inputs(table(key), channels))
-    assert (layout.rate, layout.n_fft, layout.channels, layout.bands) == (rate, 2048, channels, table(key))
+    assert mel_readings(inputs(table(key), channels)) == [MelReading(2048, channels == 2, rate)]
+
+
+def test_mel_widths_of_other_rates_and_sizes_are_read_where_these_are_told():
+    widths = inputs(mel_bands(37800, 2000, 40), 2)
+    assert mel_readings(widths) == []
+    assert mel_readings(widths, 2000, 37800) == [MelReading(2000, True, 37800)]
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("n_fft", [64, 2048, 6144])
 def test_bs_widths_reveal_size_and_channels(n_fft, channels):
-    widths = [2, 4, 8, n_fft // 2 + 1 - 14]
-    (layout,) = bs_layouts(inputs(bs_bands(widths), channels))
-    assert (layout.n_fft, layout.channels, layout.bands) == (n_fft, channels, bs_bands(widths))
+    widths = (2, 4, 8, n_fft // 2 + 1 - 14)
+    assert bs_readings(inputs(bs_bands(widths), channels)) == [Reading(n_fft, channels == 2, widths)]
 
 
 def test_bs_widths_of_an_odd_size_need_to_be_told():
     widths = inputs(bs_bands([100, 924]), 2)
-    assert [layout.channels for layout in bs_layouts(widths, 2046)] == [2]
-    assert bs_layouts(widths, 2048) == []
+    assert bs_readings(widths) == bs_readings(widths, 2048) == []
+    assert bs_readings(widths, 2046) == [Reading(2046, True, (100, 924))]
 
 
-def test_widths_that_are_no_bands_have_no_layout():
-    assert bs_layouts([3, 5]) == mel_layouts([3, 5]) == mel_layouts([4] * 20) == []
+def test_widths_that_are_no_bands_have_no_reading():
+    assert bs_readings([3, 5]) == mel_readings([3, 5]) == mel_readings([4] * 20) == []

@@ -7,16 +7,13 @@ import pytest
 from oracle import Oracle
 from planned import read_kernels
 
-from rofo.benchmarks import viperx
-from rofo.export.families.roformer.config import resolve_config
-from rofo.export.families.roformer.network import Roformer
-from rofo.export.graph.form import tensorrt_form
+from rofo.benchmarks.shapes import BANDS
 from rofo.export.graph.trace import write_onnx
+from rofo.export.graph.types import Form
 from rofo.export.plan.gpus import GPUS
 from rofo.export.plan.tensorrt import build_plan
-from rofo.export.source.checkpoint import load_checkpoint
 
-BS = {"stft_n_fft": 2048, "stft_win_length": 2048, "stft_hop_length": 441, "freqs_per_bands": viperx.BANDS}
+BS = {"stft_n_fft": 2048, "stft_win_length": 2048, "stft_hop_length": 441, "freqs_per_bands": BANDS}
 SMALL = {"dim": 128, "heads": 2, "dim_head": 64, "depth": 2}
 FAMILIES = {
     "bs": Oracle("bs_roformer", SMALL | BS, chunk=8820),
@@ -25,18 +22,14 @@ FAMILIES = {
     "pope": Oracle("bs_roformer", SMALL | BS | {"use_pope": True, "depth": 1}, chunk=8820),
     "shared bias": Oracle("bs_roformer", SMALL | BS | {"use_shared_bias": True, "depth": 1}, chunk=8820),
 }
+FP16 = Form("tensorrt", "fp16")
 FLOAT16, FLOAT32, BFLOAT16 = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16
 
 
-def planned(checkpoint, config, folder, form, gpu="rtx4090"):
-    """The kernels and the ONNX graph of a checkpoint's plan for one chunk."""
-    loaded = load_checkpoint(checkpoint)
-    model = resolve_config(loaded, yaml=config)
-    network = model.network
-    frames = 1 + model.chunk // network.hop_length
+def planned(loaded, folder, form, gpu="rtx4090"):
+    """The kernels and the ONNX graph of a network's plan for one chunk."""
     graph = folder / "typed.onnx"
-    shape = (1, network.channels, frames, network.n_fft // 2 + 1, 2)
-    write_onnx(Roformer(network, loaded.state, frames, form), shape, graph, typed=True)
+    write_onnx(loaded.engine(form), loaded.tensors(), graph, typed=True)
     built = build_plan(graph, folder / "p.plan", backend="tensorrt-rtx", gpu=GPUS[gpu], stage=lambda _: None)
     assert built.compute_capabilities == GPUS[gpu].capabilities
     kernels = read_kernels((folder / "p.plan").read_bytes())
@@ -67,27 +60,27 @@ def _masks(kernel):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_attention_is_fused_and_a_layer_has_few_kernels(name, tmp_path):
+def test_every_attention_is_fused_and_a_layer_has_few_kernels(name, load, tmp_path):
     oracle = FAMILIES[name]
-    kernels, graph = planned(*oracle.write(tmp_path), tmp_path, tensorrt_form("fp16"))
+    kernels, graph = planned(load(oracle), tmp_path, FP16)
     assert assert_well_planned(kernels, graph) <= 20 * len(oracle.stems)
 
 
 @pytest.mark.parametrize(("precision", "attention"), [("bf16", None), ("fp16", "bf16")])
-def test_bf16_and_a_bf16_island_take_no_more_kernels(precision, attention, tmp_path):
-    kernels, graph = planned(*FAMILIES["bs"].write(tmp_path), tmp_path, tensorrt_form(precision, attention))
+def test_bf16_and_a_bf16_island_take_no_more_kernels(precision, attention, load, tmp_path):
+    kernels, graph = planned(load(FAMILIES["bs"]), tmp_path, Form("tensorrt", precision, attention))
     assert assert_well_planned(kernels, graph) <= 20
 
 
 @pytest.mark.parametrize("gpu", ["rtx3090", "rtx5090", "portable"])
-def test_other_cards_get_the_same_kernels(gpu, tmp_path):
-    kernels, graph = planned(*FAMILIES["pope"].write(tmp_path), tmp_path, tensorrt_form("fp16"), gpu)
+def test_other_cards_get_the_same_kernels(gpu, load, tmp_path):
+    kernels, graph = planned(load(FAMILIES["pope"]), tmp_path, FP16, gpu)
     assert assert_well_planned(kernels, graph) <= 20
 
 
-def test_the_graph_is_typed_as_promised(tmp_path):
+def test_the_graph_is_typed_as_promised(load, tmp_path):
     """fp32 in and out, norms and residuals; 16-bit weights and attention; products summed in float32."""
-    _, graph = planned(*FAMILIES["bs"].write(tmp_path), tmp_path, tensorrt_form("fp16", "bf16"))
+    _, graph = planned(load(FAMILIES["bs"]), tmp_path, Form("tensorrt", "fp16", "bf16"))
     kinds = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
     kinds |= {tensor.name: tensor.data_type for tensor in graph.initializer}
     assert {kinds["mix"], kinds["stems"]} == {FLOAT32}
@@ -116,20 +109,20 @@ def test_the_graph_is_typed_as_promised(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_viperx_shape(tmp_path):
+def test_the_viperx_shape(load, tmp_path):
     """512 x 12, 62 bands, 8 s: at most 290 kernels and 52 GB touched (measured: 226 and 50.4)."""
-    files = viperx.write_checkpoint(tmp_path, viperx.reference_network())
-    kernels, graph = planned(*files, tmp_path, tensorrt_form("fp16"))
+    options = BS | {"dim": 512, "heads": 8, "dim_head": 64, "depth": 12, "mlp_expansion_factor": 4}
+    loaded = load(Oracle("bs_roformer", options, chunk=352800))
+    kernels, graph = planned(loaded, tmp_path, FP16)
     assert assert_well_planned(kernels, graph) <= 20
     assert len(kernels) <= 230
     assert sum(kernel.bytes for kernel in kernels) <= 52e9
 
 
 @pytest.mark.slow
-def test_the_kim_shape(tmp_path):
+def test_the_kim_shape(load, tmp_path):
     """Mel-Band Roformer 384 x 6, 60 bands, 8 s at hop 441 (measured: 132 kernels, 23.8 GB)."""
     options = {"dim": 384, "heads": 8, "dim_head": 64, "depth": 6, "mlp_expansion_factor": 4}
-    files = Oracle("mel_band_roformer", options, chunk=352800).write(tmp_path)
-    kernels, graph = planned(*files, tmp_path, tensorrt_form("fp16"))
+    kernels, graph = planned(load(Oracle("mel_band_roformer", options, chunk=352800)), tmp_path, FP16)
     assert assert_well_planned(kernels, graph) <= 20
     assert len(kernels) <= 135

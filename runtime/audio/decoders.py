@@ -3,9 +3,10 @@
 import codecs
 import os
 import stat
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -13,17 +14,18 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from rofo.aiff import is_aiff, parse_aiff
-from rofo.errors import AudioReadError
-from rofo.ffmpeg import decode_to_wav
-from rofo.flac import BITS, parse_flac
-from rofo.mpeg import Section, after_id3, find_mp3
-from rofo.pcm import AudioFormat, PcmLayout, decode
-from rofo.riff import is_wav, parse_wav, read_at
+from rofo.audio import ffmpeg, pyav
+from rofo.audio.aiff import is_aiff, parse_aiff
+from rofo.audio.flac import BITS, parse_flac
+from rofo.audio.mp3 import Section, after_id3, find_mp3
+from rofo.audio.samples import AudioFormat, PcmLayout, decode
+from rofo.audio.wav import is_wav, parse_wav, read_at
+from rofo.errors import AudioReadError, CancelledError
 
 BLOCK = 1 << 16  # samples per channel decoded at once
 _HEAD = 512
 _SUBTYPES = {"FLAC": set(BITS), "OGG": {"VORBIS", "OPUS"}, "MP3": {"MPEG_LAYER_III"}}
+Decoded = Generator[tuple[int, NDArray[np.float32]], None, None]  # the rate, and blocks (samples, channels)
 _CUT_OGG = "file is cut short: its last page is not marked as the end"
 
 
@@ -97,29 +99,79 @@ class SndfileSource:
 
     @contextmanager
     def _open(self) -> Iterator[soundfile.SoundFile]:
-        with ExitStack() as closing:
+        with ExitStack() as opened:
             # Bytes, because soundfile cannot encode names that are not UTF-8; Windows wants text.
             file: Any = os.fsencode(self._path) if os.name == "posix" else str(self._path)
             if self._section:
-                file = closing.enter_context(Section(self._path, *self._section))
+                file = opened.enter_context(Section(self._path, *self._section))
             try:
                 sound = soundfile.SoundFile(file)
             except soundfile.LibsndfileError as error:
                 raise AudioReadError(f"damaged ({_plain(error)}); get the file again") from None
-            yield closing.enter_context(sound)
+            yield opened.enter_context(sound)
+
+
+class StreamedSource:
+    """What `decode` gives, each time from the beginning: decoded once already to be counted.
+
+    No other length is true: a stated one may be missing or wrong, and a file for the stems needs it at once.
+    Decoding AAC takes a thousandth of the time of separating it. After `seconds` it is not decoded on.
+    `decode` appends its complaints to a list.
+    """
+
+    note: str | None = None
+
+    def __init__(
+        self,
+        decode: Callable[[list[str]], Decoded],
+        seconds: float,
+        cancel: threading.Event | None,
+        opened: ExitStack,
+    ) -> None:
+        self._decode, self._seconds, self._cancel, self._opened = decode, seconds, cancel, opened
+        complaints: list[str] = []
+        rate, channels, frames = 0, 0, 0
+        for rate, block in self._decoded(complaints):  # noqa: B007 - the last one counts
+            channels, frames = block.shape[1], frames + len(block)
+        if not rate:
+            raise AudioReadError("holds no audio that can be decoded; get the file again")
+        self.shortage = f"could not decode all of it: {complaints[0]}" if complaints else None
+        self.format = AudioFormat(rate, channels, frames, "WAV", "FLOAT")
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Decode from the beginning. Raises AudioReadError if the file is another one by now."""
+        decoded, done = self._decoded([]), 0
+        self._opened.callback(decoded.close)  # a process may be behind it
+        for _, block in decoded:
+            done += len(block)
+            yield block
+        if done != self.format.frames:
+            raise AudioReadError("changed while it was read; start again")
+
+    def _decoded(self, complaints: list[str]) -> Decoded:
+        done = 0
+        with closing(self._decode(complaints)) as decoded:
+            for rate, block in decoded:
+                if self._cancel is not None and self._cancel.is_set():
+                    raise CancelledError("cancelled")
+                yield rate, block
+                done += len(block)
+                if done > self._seconds * rate:
+                    return
 
 
 def _plain(error: soundfile.LibsndfileError) -> str:
     return " ".join(error.error_string.removeprefix("Error : ").rstrip(".").split())
 
 
-def open_source(path: Path, max_minutes: float, closing: ExitStack) -> Source:
-    """Open a file by what it holds, whatever its name. `closing` closes it and removes what was written.
+def open_source(path: Path, max_minutes: float, cancel: threading.Event | None, opened: ExitStack) -> Source:
+    """Open a file by what it holds, whatever its name. Leaving `opened` closes it.
 
     Only contents that are checked here reach libsndfile, and only contents it has no word for reach ffmpeg.
-    Raises AudioReadError, or the OSError of a file that cannot be opened.
+    Raises AudioReadError, the OSError of a file that cannot be opened, and CancelledError where the whole
+    file must be decoded to know its length.
     """
-    file = _open(path, closing)
+    file = _open(path, opened)
     end = os.fstat(file.fileno()).st_size
     start = after_id3(file)
     head = read_at(file, start, _HEAD)
@@ -140,16 +192,18 @@ def open_source(path: Path, max_minutes: float, closing: ExitStack) -> Source:
         return SndfileSource(
             path, None if plain else (mp3.start, mp3.end, mp3.claim), mp3.samples, mp3.shortage
         )
-    return _through_ffmpeg(path, max_minutes, closing)
+    decode = ffmpeg.decode if find_spec("av") is None else pyav.decode
+    # One second more than allowed, so that what is too long is seen to be.
+    return StreamedSource(lambda said: decode(path, cancel, said), max_minutes * 60 + 1, cancel, opened)
 
 
-def _open(path: Path, closing: ExitStack) -> BinaryIO:
+def _open(path: Path, opened: ExitStack) -> BinaryIO:
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise AudioReadError("is a directory; name the audio files in it")
     if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
         raise AudioReadError("is not a regular file; save the audio to one first")
-    return closing.enter_context(path.open("rb"))
+    return opened.enter_context(path.open("rb"))
 
 
 def _pcm(file: BinaryIO, layout: PcmLayout) -> PcmSource:
@@ -157,18 +211,6 @@ def _pcm(file: BinaryIO, layout: PcmLayout) -> PcmSource:
     return PcmSource(
         file, layout, AudioFormat(layout.sample_rate, layout.channels, layout.frames, "WAV", subtype)
     )
-
-
-def _through_ffmpeg(path: Path, max_minutes: float, closing: ExitStack) -> PcmSource:
-    folder = closing.enter_context(tempfile.TemporaryDirectory(prefix="rofo-"))
-    wav = Path(folder) / "decoded.wav"
-    # One second more than allowed, so that what is too long is seen to be.
-    complaint = decode_to_wav(path, wav, max_minutes * 60 + 1)
-    file = _open(wav, closing)
-    layout = parse_wav(file, 0, os.fstat(file.fileno()).st_size)
-    source = _pcm(file, layout)
-    source.shortage = f"ffmpeg could not decode all of it: {complaint}" if complaint else None
-    return source
 
 
 def _flac(path: Path, file: BinaryIO, start: int, end: int) -> Source:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
+from rofo.audio.samples import SAMPLE_BYTES, PcmLayout
 from rofo.errors import AudioReadError
-from rofo.pcm import SAMPLE_BYTES, PcmLayout
 
 MAX_CHUNKS = 1000
 MAX_CHANNELS = 256  # bounds the memory of a block, whatever a header says

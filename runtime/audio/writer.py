@@ -3,39 +3,26 @@
 import errno
 import io
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from rofo.audio import shown
+from rofo.audio.flac import BITS, empty_flac
+from rofo.audio.parts import ELSEWHERE, Part, in_words, remove_stale_parts
+from rofo.audio.samples import SAMPLE_BYTES, AudioFormat, encode, quantise
+from rofo.audio.wav import wav_header
 from rofo.errors import OutputWriteError, UsageError
-from rofo.flac import BITS, empty_flac
-from rofo.pcm import SAMPLE_BYTES, AudioFormat, encode, quantise
-from rofo.riff import wav_header
+from rofo.text import printable
 
 _WAV = set(SAMPLE_BYTES) - {"PCM_S8"}
-_ELSEWHERE = "choose another --output"
-_WORDS = {
-    errno.ENOSPC: "disk full; free some space or " + _ELSEWHERE,
-    errno.EDQUOT: "disk quota used up; free some space or " + _ELSEWHERE,
-    errno.EFBIG: "larger than this system lets a file be (see ulimit -f); " + _ELSEWHERE,
-    errno.EACCES: "no permission to write here; " + _ELSEWHERE,
-    errno.EPERM: "no permission to write here; " + _ELSEWHERE,
-    errno.EROFS: "read-only file system; " + _ELSEWHERE,
-    errno.EISDIR: "is a directory; remove it or " + _ELSEWHERE,
-    errno.ENOTDIR: "a file is where a folder should be; " + _ELSEWHERE,
-    errno.EEXIST: "a file is where a folder should be; " + _ELSEWHERE,
-    errno.ENAMETOOLONG: "the name is too long; " + _ELSEWHERE,
-}
 
 
 class _Encoder(Protocol):
@@ -51,16 +38,15 @@ class _Encoder(Protocol):
 class _Wav:
     """Header first, with the length that was announced; nothing is mended afterwards."""
 
-    def __init__(self, file: BinaryIO, format: AudioFormat) -> None:
-        self._file, self._format = file, format
-        file.write(wav_header(format.sample_rate, format.channels, format.frames, format.subtype))
+    def __init__(self, part: Part, format: AudioFormat) -> None:
+        self._file, self._format = part.file, format
+        self._file.write(wav_header(format.sample_rate, format.channels, format.frames, format.subtype))
 
     def write(self, block: NDArray[np.float32]) -> None:
         self._file.write(encode(block.T, self._format.subtype))
 
     def finish(self) -> None:
         self._file.write(bytes(self._format.data_bytes % 2))
-        self._file.flush()
 
     def abandon(self) -> None:
         pass
@@ -69,9 +55,9 @@ class _Wav:
 class _Flac:
     """libsndfile's encoder, which opens the file by itself."""
 
-    def __init__(self, file: BinaryIO, path: Path, format: AudioFormat) -> None:
-        self._file, self._format, self._bits = file, format, BITS[format.subtype]
-        self._name = os.fsencode(path) if os.name == "posix" else str(path)
+    def __init__(self, part: Part, format: AudioFormat) -> None:
+        self._file, self._format, self._bits = part.file, format, BITS[format.subtype]
+        self._name = os.fsencode(part.path) if os.name == "posix" else str(part.path)
         with self._reasons():
             self._sound = soundfile.SoundFile(
                 self._name, "w", format.sample_rate, format.channels, format.subtype, format="FLAC"
@@ -87,7 +73,6 @@ class _Flac:
             self._sound.close()
         if self._format.frames == 0:  # libsndfile left 0 bytes, which nothing can read
             self._file.write(empty_flac(self._format.sample_rate, self._format.channels, self._bits))
-            self._file.flush()
             return
         # Closing reports no error even if the last frame could not be written: look whether it is there.
         with self._reasons(), soundfile.SoundFile(self._name) as written:
@@ -122,34 +107,27 @@ class StemWriter:
     def __init__(self, path: Path, format: AudioFormat) -> None:
         if format.subtype not in {"WAV": _WAV, "FLAC": set(BITS)}.get(format.container, set()):
             raise UsageError(
-                f"{shown(path)}: {format.container} cannot hold {format.subtype}; "
+                f"{printable(path)}: {format.container} cannot hold {format.subtype}; "
                 "use WAV, or FLAC with PCM_16 or PCM_24"
             )
         self.path, self.format, self.clipped, self._written = path, format, 0, 0
         self._counts_clips = format.subtype not in ("FLOAT", "DOUBLE")
-        # Not named after the stem: that name may be as long as names can be already.
-        self._hidden = path.with_name(f".rofo-{secrets.token_hex(8)}.part")
         with in_words(path):
             # What would fail in `commit` fails before the work: directories, names that are too long.
             with suppress(FileNotFoundError):
                 if stat.S_ISDIR(path.stat().st_mode):
                     raise IsADirectoryError(errno.EISDIR, "")
-            self._file = self._hidden.open("xb")
+            self._part = Part(path.parent)
         self._undo = ExitStack()
-        self._undo.callback(_remove, self._hidden)
-        self._undo.callback(_close, self._file)
+        self._undo.callback(self._part.discard)
+        encoder = _Flac if format.container == "FLAC" else _Wav
         try:
             with in_words(path):
-                self._encoder = self._open_encoder()
+                self._encoder: _Encoder = encoder(self._part, format)
         except BaseException:
             self.discard()
             raise
         self._undo.callback(self._encoder.abandon)
-
-    def _open_encoder(self) -> _Encoder:
-        if self.format.container == "FLAC":
-            return _Flac(self._file, self._hidden, self.format)
-        return _Wav(self._file, self.format)
 
     def write(self, block: NDArray[np.float32]) -> None:
         """Append a block of (channels, samples). Refuses non-finite ones: as integers they are clicks."""
@@ -157,7 +135,7 @@ class StemWriter:
             raise ValueError(f"a block of {block.shape[0]} channels for a file of {self.format.channels}")
         if bad := block.size - np.count_nonzero(np.isfinite(block)):
             raise OutputWriteError(
-                f"{shown(self.path)}: {bad:,} non-finite samples came out; nothing was kept"
+                f"{printable(self.path)}: {bad:,} non-finite samples came out; nothing was kept"
             )
         if self._counts_clips:
             self.clipped += int(np.count_nonzero(np.abs(block) > 1))
@@ -169,19 +147,17 @@ class StemWriter:
         """Make the hidden file complete and durable. Refuses another length than was announced."""
         if self._written != self.format.frames:
             raise OutputWriteError(
-                f"{shown(self.path)}: {self._written:,} of {self.format.frames:,} samples came out; "
+                f"{printable(self.path)}: {self._written:,} of {self.format.frames:,} samples came out; "
                 "nothing was kept"
             )
         with in_words(self.path):
             self._encoder.finish()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            self._part.sync()
 
     def commit(self) -> Path:
         """Give the finished file its name, replacing what had it."""
         with in_words(self.path):
-            self._hidden.replace(self.path)
-        _sync_folder(self.path.parent)
+            self._part.commit(self.path)
         return self.path
 
     def discard(self) -> None:
@@ -198,7 +174,7 @@ class StemFiles:
 
     def __init__(self, paths: Mapping[str, Path], format: AudioFormat) -> None:
         if len(set(paths.values())) < len(paths):
-            raise UsageError(f"{shown(next(iter(paths.values())))}: two stems have this name; rename one")
+            raise UsageError(f"{printable(next(iter(paths.values())))}: two stems have this name; rename one")
         self._paths, self._format = dict(paths), format
         self._writers: dict[str, StemWriter] = {}
         self._undo = ExitStack()
@@ -207,6 +183,7 @@ class StemFiles:
         with self._undoing():
             for folder in dict.fromkeys(path.parent for path in self._paths.values()):
                 self._make(folder)
+                remove_stale_parts(folder)
                 self._check_space(folder)
             for stem, path in self._paths.items():
                 self._writers[stem] = writer = StemWriter(path, self._format)
@@ -265,30 +242,13 @@ class StemFiles:
             free = shutil.disk_usage(folder).free
         if needed > free:
             raise OutputWriteError(
-                f"{shown(folder)}: disk full: needs {_megabytes(needed)}, {_megabytes(free)} free; "
-                f"free some space or {_ELSEWHERE}"
+                f"{printable(folder)}: disk full: needs {_megabytes(needed)}, {_megabytes(free)} free; "
+                f"free some space or {ELSEWHERE}"
             )
-
-
-@contextmanager
-def in_words(path: Path) -> Iterator[None]:
-    """Turn the system's errors into OutputWriteError: the file, what is wrong, the cure."""
-    try:
-        yield
-    except OutputWriteError:
-        raise
-    except OSError as error:
-        reason = _WORDS.get(error.errno or 0, error.strerror or str(error))
-        raise OutputWriteError(f"{shown(path)}: {reason}") from None
 
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB"
-
-
-def _close(file: BinaryIO) -> None:
-    with suppress(OSError):  # what was not written yet cannot be: the disk may be full
-        file.close()
 
 
 def _remove(path: Path) -> None:
@@ -299,12 +259,3 @@ def _remove(path: Path) -> None:
 def _remove_folder(path: Path) -> None:
     with suppress(OSError):  # not empty: somebody else's files are in it
         path.rmdir()
-
-
-def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # not every system opens folders
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

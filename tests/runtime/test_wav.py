@@ -9,10 +9,10 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rofo.aiff import parse_aiff
 from rofo.audio import AudioReader
+from rofo.audio.aiff import parse_aiff
+from rofo.audio.wav import is_wav, parse_wav, wav_header
 from rofo.errors import AudioReadError, RofoError
-from rofo.riff import is_wav, parse_wav, wav_header
 
 PCM_16 = struct.pack("<HHIIHH", 1, 2, 44100, 176400, 4, 16)
 

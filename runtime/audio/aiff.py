@@ -6,9 +6,9 @@ Read by rofo itself for the reasons given in riff.py. Chunks: Apple, "Audio Inte
 import struct
 from typing import BinaryIO
 
+from rofo.audio.samples import SAMPLE_BYTES, PcmLayout
+from rofo.audio.wav import MAX_CHANNELS, Chunk, chunks, damaged, measured, read_at
 from rofo.errors import AudioReadError
-from rofo.pcm import SAMPLE_BYTES, PcmLayout
-from rofo.riff import MAX_CHANNELS, Chunk, chunks, damaged, measured, read_at
 
 _INTEGERS = {8: "PCM_S8", 16: "PCM_16", 24: "PCM_24", 32: "PCM_32"}
 _LITTLE = (b"sowt", b"42ni", b"42n1", b"23ni")

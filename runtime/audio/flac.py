@@ -6,8 +6,8 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from rofo.audio.wav import read_at
 from rofo.errors import AudioReadError
-from rofo.riff import read_at
 
 BITS = {"PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}
 _FIXED = (

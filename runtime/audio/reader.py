@@ -1,5 +1,6 @@
 """Reading a song: any audio file -> blocks of float32."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,12 +10,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rofo.errors import AudioReadError, UsageError
-from rofo.pcm import AudioFormat
-from rofo.sources import BLOCK, Source, open_source
+from rofo.audio.decoders import BLOCK, Source, open_source
+from rofo.audio.samples import AudioFormat
+from rofo.errors import AudioReadError, CancelledError, UsageError
 from rofo.text import printable
-
-__all__ = ["AudioFormat", "AudioReader", "shown"]
 
 MIN_RATE, MAX_RATE = 8_000, 384_000
 
@@ -23,7 +22,8 @@ class AudioReader:
     """One opened audio file, read in blocks and constant memory; a context manager.
 
     `allow_truncated` takes what is there of a file that was cut short, `sanitize` sets NaN and infinite
-    samples to 0; both are refused otherwise. `channels` picks one or two by number, from 0.
+    samples to 0; both are refused otherwise. `channels` picks one or two by number, from 0. Setting `cancel`
+    ends decoding that takes long with CancelledError.
     Raises AudioReadError, and UsageError for channels the file does not have.
     """
 
@@ -37,15 +37,20 @@ class AudioReader:
         sanitize: bool = False,
         channels: Sequence[int] | None = None,
         max_minutes: float = 180,
+        cancel: threading.Event | None = None,
     ) -> None:
-        self._name, self._sanitize, self._replaced = shown(path), sanitize, 0
-        with ExitStack() as closing, self._named():
-            if "\0" in str(path):
-                raise AudioReadError("a name cannot hold a NUL character; correct it")
-            self._source = open_source(Path(path), max_minutes, closing)
-            self._warnings = _accept(self._source, allow_truncated, max_minutes)
-            self._channels = _choose(channels, self._source.format.channels)
-            self._closing = closing.pop_all()
+        self._path, self._sanitize, self._replaced = path, sanitize, 0
+        self._closing = ExitStack()
+        try:
+            with naming(path):
+                if "\0" in str(path):
+                    raise AudioReadError("a name cannot hold a NUL character; correct it")
+                self._source = open_source(Path(path), max_minutes, cancel, self._closing)
+                self._warnings = _accept(self._source, allow_truncated, max_minutes)
+                self._channels = _choose(channels, self._source.format.channels)
+        except BaseException:
+            self.close()
+            raise
         whole = self._source.format
         self.format = AudioFormat(
             whole.sample_rate, len(self._channels), whole.frames, whole.container, whole.subtype
@@ -64,7 +69,7 @@ class AudioReader:
         at non-finite samples.
         """
         done = replaced = 0
-        with self._named():
+        with naming(self._path):
             decoded = self._source.blocks()
             for raw in decoded:
                 block = np.ascontiguousarray(raw.T[self._channels])
@@ -89,7 +94,7 @@ class AudioReader:
         )
 
     def close(self) -> None:
-        """Close the file and remove what was decoded on the way. May be called twice."""
+        """Close the file and end what decodes it. May be called twice."""
         self._closing.close()
 
     def __enter__(self) -> Self:
@@ -100,24 +105,21 @@ class AudioReader:
     ) -> None:
         self.close()
 
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Put the file before every message, and the system's errors into the tree."""
-        try:
-            yield
-        except FileNotFoundError:
-            raise AudioReadError(f"{self._name}: no such file") from None
-        except PermissionError:
-            raise AudioReadError(f"{self._name}: no permission to read it") from None
-        except (AudioReadError, UsageError) as error:
-            raise type(error)(f"{self._name}: {error}") from None
-        except OSError as error:
-            raise AudioReadError(f"{self._name}: {error.strerror or error}") from None
 
-
-def shown(path: str | Path) -> str:
-    """A path as one printable line: newlines and bytes that are no text are escaped."""
-    return printable(str(path))
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Put the file before every message, and the system's errors into the tree."""
+    name = printable(path)
+    try:
+        yield
+    except FileNotFoundError:
+        raise AudioReadError(f"{name}: no such file") from None
+    except PermissionError:
+        raise AudioReadError(f"{name}: no permission to read it") from None
+    except (AudioReadError, CancelledError, UsageError) as error:
+        raise type(error)(f"{name}: {error}") from None
+    except OSError as error:
+        raise AudioReadError(f"{name}: {error.strerror or error}") from None
 
 
 def _accept(source: Source, allow_truncated: bool, max_minutes: float) -> list[str]:

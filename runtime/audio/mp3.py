@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
+from rofo.audio.wav import read_at
 from rofo.errors import AudioReadError
-from rofo.riff import read_at
 
 _KILOBITS = {
     True: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
