@@ -1,0 +1,157 @@
+"""What a step is, and the signals it makes."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from rofo.errors import EngineOutputError
+from rofo.recipes.spool import Spool
+from rofo.song import Block, Estimator, Floats
+from rofo.watch import Watch
+
+MIX = "mix"
+
+
+class Facts(Protocol):
+    """What a step must know of an engine, from its manifest."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sample_rate(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def stems(self) -> tuple[str, ...]: ...
+    @property
+    def residual(self) -> str | None: ...
+
+    def check_scheme(self, scheme: str | None, overlap: float | None) -> None:
+        """Raise UsageError unless the engine can be run so."""
+        ...
+
+
+class Model(Protocol):
+    """An engine that can be run; `ahead` is the share of its work before the first estimate comes."""
+
+    @property
+    def manifest(self) -> Any: ...
+    @property
+    def normalize(self) -> bool: ...
+    @property
+    def ahead(self) -> float: ...
+    @property
+    def identity(self) -> str: ...
+    @property
+    def engines(self) -> tuple[Any, ...]: ...
+
+    def estimator(self, scheme: str | None, overlap: float | None) -> Estimator: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the steps of a recipe are made for: its rate and channels, its engines, and the caller's choice of
+    scheme and overlap for runs that leave them open."""
+
+    sample_rate: int
+    channels: int
+    models: Mapping[str, Model]
+    scheme: str | None = None
+    overlap: float | None = None
+
+
+# One reading of a signal in the samples' order, or where a node needs the whole song, its spool.
+Signal = Iterable[Block]
+Stream = Callable[[Sequence[Any], Watch], Iterator[Block]]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One signal, blocks (..., n), made of others sample for sample as they come.
+
+    `stream` is given the inputs: iterables of blocks, or Spools where `whole`, which may be read again and
+    again. `run` tells that it runs an engine.
+    """
+
+    make: str
+    inputs: tuple[str, ...]
+    stream: Stream
+    whole: bool = False
+    run: bool = False
+
+
+class Step(Protocol):
+    """A step as the recipe has it: a frozen dataclass whose fields are its keys there.
+
+    `make` are the names of the signals it makes. What a key can hold follows from the field's type, see
+    rofo.recipes.read.
+    """
+
+    @property
+    def make(self) -> tuple[str, ...]: ...
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the signals it needs."""
+        ...
+
+    def problems(self, engines: Mapping[str, Facts | None], channels: int) -> Iterator[tuple[str, str]]:
+        """What is wrong, as pairs of key and words. An engine that is None is missing, which is told elsewhere."""
+        ...
+
+    def nodes(self, settings: Settings) -> Iterator[Node]:
+        """The signals: those of `make`, and others on the way with names of their own."""
+        ...
+
+
+def one_signal(make: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """The problem of a step that makes one signal and names several, or none."""
+    if len(make) != 1:
+        yield "make", f"makes one signal, and {len(make)} are named"
+
+
+def lock_step(streams: Sequence[Iterable[Block]]) -> Iterator[tuple[int | None, list[Floats]]]:
+    """The same samples of every stream, as many at a time as all have ready."""
+    sources = [iter(stream) for stream in streams]
+    heads = [_following(source) for source in sources]
+    while all(block.shape[-1] for _, block in heads):
+        ready = min(block.shape[-1] for _, block in heads)
+        yield heads[0][0], [block[..., :ready] for _, block in heads]
+        heads = [
+            (number, block[..., ready:]) if block.shape[-1] > ready else _following(source)
+            for (number, block), source in zip(heads, sources, strict=True)
+        ]
+    if any(block.shape[-1] for _, block in heads):
+        raise EngineOutputError("a recipe's signals are not of one length; report this")
+
+
+def _following(stream: Iterator[Block]) -> Block:
+    """The next block that holds samples; an empty one at the end of the stream."""
+    return next((block for block in stream if block[1].shape[-1]), (None, np.zeros(0, np.float32)))
+
+
+def elementwise(make: str, inputs: tuple[str, ...], function: Callable[[list[Floats]], Floats]) -> Node:
+    """A node whose samples depend on those of the inputs at the same time only."""
+
+    def stream(signals: Sequence[Signal], watch: Watch) -> Iterator[Block]:
+        for number, blocks in lock_step(signals):
+            yield number, function(blocks)
+
+    return Node(make, inputs, stream)
+
+
+def chosen(make: str, inputs: tuple[str, ...], choose: Callable[[list[Spool], int | None], Any]) -> Node:
+    """A node that takes rows (channels, n) of one input or another: `choose` says for a song, from the whole
+    of all inputs, the place of the input for every channel, or one for all."""
+
+    def stream(spools: Sequence[Spool], watch: Watch) -> Iterator[Block]:
+        for number in spools[0].songs:
+            place = np.atleast_1d(choose(list(spools), number))
+            for blocks in zip(*(spool.read(number) for spool in spools), strict=True):
+                rows = [blocks[place[min(i, place.size - 1)]][i] for i in range(blocks[0].shape[0])]
+                yield number, np.stack(rows)
+
+    return Node(make, inputs, stream, whole=True)
