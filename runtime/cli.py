@@ -115,8 +115,9 @@ def main(
 
     files = list_inputs(inputs)
     options = Options(stems=stems or None, channels=_numbers(channels), **chosen)
-    settings = {"backend": backend, "precision": precision, "threads": threads, "low_memory": low_memory}
-    with Separator(engine, **settings) as separator:
+    with Separator(
+        engine, backend=backend, precision=precision, threads=threads, low_memory=low_memory
+    ) as separator:
         note(f"{engine.name}: {separator.backend}, {separator.precision}")
         wanted = separator.check(options)
         if no_residual:

@@ -4,7 +4,6 @@ Each class is also the builtin a caller would expect, and carries the exit code 
 A message is one line: the file first, then what is wrong, the cure last.
 """
 
-
 from collections.abc import Sequence
 from pathlib import Path
 

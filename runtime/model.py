@@ -24,7 +24,6 @@ from rofo.song import Block, Estimator
 from rofo.watch import Watch
 
 
-
 class EngineModel:
     """One engine. Immutable: every estimator call keeps its own state."""
 
@@ -32,7 +31,7 @@ class EngineModel:
 
     def __init__(self, engine: Engine, manifest: Manifest, file: Path) -> None:
         self.manifest, self.normalize = manifest, manifest.normalize
-        self.engines = (engine,)
+        self.engines: tuple[Engine, ...] = (engine,)
         (entry,) = (entry for entry in manifest.engines if entry.file == file.name)
         # All that decides over the stems: file, backend, precision, and what the manifest says of the sound.
         made_of = entry.sha256, entry.data_sha256, engine.backend, engine.precision

@@ -44,11 +44,15 @@ class OwnRate:
             _, first = next(group)
             song = _Passing(number, first.shape[0])
             songs.append(song)
-            if self.read is not None:
-                song.level = Level.of(self._resampled(self.read(number), song.channels))
-            counted = song.counted(chain([first], (block for _, block in group)))
-            for block in self._resampled(counted, song.channels):
-                yield number, song.level.taken_out(block) if song.level else block
+            level = song.level = self._level(song)
+            whole = chain([first], map(itemgetter(1), group))  # noqa: B031 - read once
+            for block in self._resampled(song.counted(whole), song.channels):
+                yield number, level.taken_out(block) if level else block
+
+    def _level(self, song: "_Passing") -> Level | None:
+        if self.read is None:
+            return None
+        return Level.of(self._resampled(self.read(song.number), song.channels))
 
     def _resampled(self, blocks: Iterable[Floats], channels: int) -> Iterator[Floats]:
         return resample_blocks(blocks, channels, self.song_rate, self.rate)

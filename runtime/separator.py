@@ -6,7 +6,7 @@
     STFT            Spectrogram.forward    \\
     engine          Engine.run              } beside each other, in ChunkLoop (dsp/chunk_loop.py)
     inverse STFT    Spectrogram.inverse    /
-    overlap-add     OverlapAdder; these five are EngineModel (model.py), several of them RecipeModel (recipes/)
+    overlap-add     OverlapAdder; these five are EngineModel (model.py), several such RecipeModel (recipes/)
     resample        back to the song's rate (rates.py)
     write block     StemFiles (audio/writer.py), or into the caller's arrays
 
@@ -111,13 +111,14 @@ class Separator:
 
         The blocks of a stem together are as long as the song. A block is copied when it comes, so its
         memory may be used for the next one. Constant memory; latency is about one chunk. Errors as in
-        `separate`, and UsageError for an engine that normalises its input, which needs the whole song first.
+        `separate`, and UsageError for an engine that normalises its input, and for a recipe of several
+        passes: they need the whole song first.
         """
         if self._model.normalize or self._model.ahead:
-            why = "scales by the whole song's level" if self._model.normalize else "needs the whole song first"
-            raise UsageError(
-                f"{self.manifest.name}: this engine {why}; use separate or separate_file"
+            needs = (
+                "scales by the whole song's level" if self._model.normalize else "needs the whole song first"
             )
+            raise UsageError(f"{self.manifest.name}: this engine {needs}; use separate or separate_file")
         estimator, stems = self._checked(options)
         song = stream_song(blocks, sample_rate)
         path = self._path([song] if song else [], estimator, stems, self._watch(options))
@@ -198,7 +199,7 @@ class Separator:
             if self.manifest.residual in stems:
                 made[str(self.manifest.residual)] = mix - estimate.sum(axis=0)
             yield place, {stem: made[stem] for stem in stems}
-            watch.advance(mix.shape[1] / rate * (1 - model.ahead))
+            watch.advance(mix.shape[1] * (1 - model.ahead), rate)
 
     def _whole(self, songs: Sequence[Song], options: Options) -> list[Stems]:
         """The stems of every song in one piece."""

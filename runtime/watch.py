@@ -11,15 +11,15 @@ from rofo.results import Progress
 
 @dataclass
 class Watch:
-    """One call's. `name` is the engine's in messages, `total` the seconds of its songs where they are known."""
+    """Of one call. `name` is the engine's in messages, `total` the seconds of its songs"""
 
     name: str
     cancel: threading.Event | None = None
     progress: Callable[[Progress], None] | None = None
     total: float | None = None
-    done: float = 0.0
     engines: dict[str, float] = field(default_factory=dict)  # seconds within each, by its manifest's name
     began: float = field(default_factory=time.perf_counter)
+    _samples: dict[int, float] = field(default_factory=dict)  # done, by their rate
 
     @property
     def elapsed(self) -> float:
@@ -31,14 +31,15 @@ class Watch:
         if self.cancel is not None and self.cancel.is_set():
             raise CancelledError(f"{self.name}: cancelled")
 
-    def advance(self, seconds: float) -> None:
-        """So many seconds of song are done, or as much work as they stand for."""
+    def advance(self, samples: float, rate: int) -> None:
+        """So many samples of song are done, or as much work as they stand for."""
         self.check()
-        self.done += seconds
-        if self.total is not None and self.done > self.total - 1e-6:  # sums of shares round
-            self.done = self.total
+        self._samples[rate] = self._samples.get(rate, 0) + samples
         if self.progress is not None:
-            self.progress(Progress(self.done, self.total, self.elapsed))
+            done = sum(samples / rate for rate, samples in self._samples.items())
+            if self.total is not None and done > self.total - 1e-6:  # sums of shares round
+                done = self.total
+            self.progress(Progress(done, self.total, self.elapsed))
 
     def spend(self, engine: str, seconds: float) -> None:
         """An engine took so long."""

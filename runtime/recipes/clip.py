@@ -1,6 +1,6 @@
 """The step `clip`: samples beyond a limit are set to it.
 
-    make = "rest" ; clip = "difference" ; limit = 1.0
+make = "rest" ; clip = "difference" ; limit = 1.0
 """
 
 from collections.abc import Iterator, Mapping

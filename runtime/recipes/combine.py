@@ -29,23 +29,27 @@ Numbers = NDArray[Any]  # real or complex, (signals, ...)
 
 def _median(numbers: Numbers, weights: Numbers) -> Numbers:
     if np.iscomplexobj(numbers):
-        return np.median(numbers.real, axis=0) + 1j * np.median(numbers.imag, axis=0)
-    return np.median(numbers, axis=0)
+        return _median(numbers.real, weights) + np.complex64(1j) * _median(numbers.imag, weights)
+    return np.asarray(np.median(numbers, axis=0))
 
 
 def _average(numbers: Numbers, weights: Numbers) -> Numbers:
     total = weights[0] * numbers[0]  # in a fixed order, as no matrix product promises
     for weight, part in zip(weights[1:], numbers[1:], strict=True):
         total = total + weight * part
-    return total / weights.sum()
+    return np.asarray(total / weights.sum())
 
 
 def _smallest(numbers: Numbers, weights: Numbers) -> Numbers:
-    return np.take_along_axis(numbers, np.argmin(np.abs(numbers), axis=0)[None], axis=0)[0]
+    return _taken(numbers, np.argmin(np.abs(numbers), axis=0))
 
 
 def _largest(numbers: Numbers, weights: Numbers) -> Numbers:
-    return np.take_along_axis(numbers, np.argmax(np.abs(numbers), axis=0)[None], axis=0)[0]
+    return _taken(numbers, np.argmax(np.abs(numbers), axis=0))
+
+
+def _taken(numbers: Numbers, places: NDArray[np.intp]) -> Numbers:
+    return np.asarray(np.take_along_axis(numbers, places[None], axis=0)[0])
 
 
 # Of a spectrum the median of real and imaginary parts; the least and the largest magnitude, as it is.
@@ -105,9 +109,7 @@ class Combine:
             yield elementwise(self.make[0], self.on, lambda blocks: function(np.stack(blocks)))
 
 
-def _combined_spectra(
-    blocks: Iterator[Floats], function: Callable[[Numbers], Numbers]
-) -> Iterator[Floats]:
+def _combined_spectra(blocks: Iterator[Floats], function: Callable[[Numbers], Numbers]) -> Iterator[Floats]:
     """Blocks (signals, channels, n) of a song -> blocks (channels, n) of what `function` makes of spectra."""
     held: Floats | None = None  # from the first sample of the next frame on
     joined = _Joined()
@@ -142,7 +144,7 @@ class _Joined:
         self._given = -(N_FFT // 2)  # samples, those before the song counted in
 
     def add(self, frames: Floats, until: int | None = None) -> Floats:
-        """Frames (channels, count, n_fft) -> the samples (channels, n) that they finish; all up to `until`."""
+        """Frames (channels, count, n_fft) -> the samples (channels, n) they finish, all up to `until`."""
         channels, count, _ = frames.shape
         total = np.zeros((channels, (count - 1) * HOP + N_FFT), np.float32)
         weight = np.zeros(total.shape[-1], np.float32)
@@ -156,8 +158,8 @@ class _Joined:
         begin = max(0, -self._given)
         self._tail, self._weight = total[:, count * HOP :], weight[count * HOP :]
         self._given += done
-        least = np.finfo(np.float32).tiny  # as librosa: where windows are exact zeros, the sum is 0
-        return total[:, begin:done] / np.where(weight > least, weight, 1)[begin:done]
+        kept, divisor = total[:, begin:done], weight[begin:done]
+        return np.divide(kept, divisor, out=np.zeros_like(kept), where=divisor > 0)
 
 
 _WINDOW: Floats = np.hanning(N_FFT + 1)[:-1].astype(np.float32)

@@ -8,6 +8,7 @@ by signal: kuielab's mixer of its MDX-Net submission, see rofo.recipes.mixer.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -44,7 +45,12 @@ class Matrix:
 
         yield elementwise(whole, self.on, function)
         for place, name in enumerate(self.make):
-            yield elementwise(name, (whole,), lambda blocks, place=place: blocks[0][place])
+            yield elementwise(name, (whole,), partial(_row, place))
+
+
+def _row(place: int, blocks: list[Floats]) -> Floats:
+    row: Floats = blocks[0][place]
+    return row
 
 
 def mixed(matrix: Floats, parts: list[Floats], channels: int) -> Floats:

@@ -10,10 +10,12 @@ from rofo.manifest import Manifest, Member, MixerManifest, load_engine_manifest,
 from rofo.recipes.matrix import Matrix
 from rofo.recipes.model import RecipeModel
 from rofo.recipes.run import Run
-from rofo.recipes.step import MIX, Model
+from rofo.recipes.step import MIX, Model, Step
 
 
-def open_mixer(path: Path, manifest: MixerManifest, opened: Callable[[Path], Model], **options: bool) -> RecipeModel:
+def open_mixer(
+    path: Path, manifest: MixerManifest, opened: Callable[[Path], Model], **options: bool
+) -> RecipeModel:
     """The model of a mixer; `opened` opens a member. Raises EngineLoadError."""
     models: dict[str, Model] = {}
     with ExitStack() as failed:
@@ -29,7 +31,7 @@ def open_mixer(path: Path, manifest: MixerManifest, opened: Callable[[Path], Mod
         Run((part,), member.manifest, MIX, (member.stem,))
         for part, member in zip(parts, manifest.members, strict=True)
     ]
-    steps = [*runs, Matrix(manifest.stems, (*parts, MIX), manifest.matrix)]
+    steps: list[Step] = [*runs, Matrix(manifest.stems, (*parts, MIX), manifest.matrix)]
     identity = hash_engine(manifest, *(models[member.manifest].identity for member in manifest.members))
     return RecipeModel(manifest, steps, manifest.stems, models, identity, **options)
 

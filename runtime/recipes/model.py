@@ -4,17 +4,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import tee
 from typing import Any
 
 import numpy as np
 
 from rofo.errors import UsageError
 from rofo.recipes.plan import Pass, make_passes
-from rofo.recipes.recipe import Recipe
 from rofo.recipes.run import Run
 from rofo.recipes.spool import Spool
-from rofo.recipes.step import MIX, Model, Settings, Step, lock_step
+from rofo.recipes.step import MIX, Model, Settings, Step, copies, lock_step
 from rofo.song import Block, Estimator
 from rofo.watch import Watch
 
@@ -46,7 +44,7 @@ class RecipeModel:
         chosen = scheme is not None or overlap is not None
         if chosen and not any(isinstance(step, Run) and step.is_open for step in self._steps):
             raise UsageError(
-                f"{self.manifest.name}: every run of this recipe says its own scheme and overlap; leave both out"
+                f"{self.manifest.name}: every run here has its own scheme and overlap; leave both out"
             )
         return partial(self._estimates, self._passes(scheme, overlap))
 
@@ -71,10 +69,11 @@ class RecipeModel:
                 for number, signals in lock_step(_streams(part, mix, spools, watch)):
                     for spool, signal in zip(made.values(), signals, strict=True):
                         spool.write(number, signal)
-                    watch.advance(signals[0].shape[-1] / self.manifest.sample_rate * part.share)
+                    watch.advance(signals[0].shape[-1] * part.share, self.manifest.sample_rate)
                 spools, mix = spools | made, None
                 for name in part.frees:
-                    spools.pop(name).close() if name in spools else None
+                    if name in spools:
+                        spools.pop(name).close()
             for number, signals in lock_step(_streams(passes[-1], mix, spools, watch)):
                 stems = np.stack(signals)
                 narrow = stems.shape[1] > channels[number]
@@ -84,7 +83,8 @@ class RecipeModel:
         """A mono song of a stereo recipe is doubled here, not by every engine: a step may cross channels."""
         for number, block in blocks:
             channels[number] = block.shape[0]
-            yield number, np.broadcast_to(block, (max(self.manifest.channels, block.shape[0]), block.shape[1]))
+            rows = max(self.manifest.channels, block.shape[0])
+            yield number, np.broadcast_to(block, (rows, block.shape[1]))
 
 
 def _streams(
@@ -92,13 +92,15 @@ def _streams(
 ) -> list[Iterable[Block]]:
     """What a pass gives, in lock-step: a block is dropped when the last that reads it has, and they are
     a chunk or two apart, not a song. Spools are read by each at its own pace."""
-    uses = Counter(name for node in part.nodes if not node.whole for name in node.inputs) + Counter(part.gives)
-    copies = {} if mix is None else {MIX: list(tee(mix, uses[MIX]))}
+    uses = Counter(part.gives)
+    for node in part.nodes:
+        uses.update(() if node.whole else node.inputs)
+    streams = {} if mix is None else {MIX: copies(mix, uses[MIX])}
 
     def taken(name: str) -> Iterable[Block]:
-        return copies[name].pop() if name in copies else spools[name].blocks()
+        return streams[name].pop() if name in streams else spools[name].blocks()
 
     for node in part.nodes:
         inputs = [spools[name] if node.whole else taken(name) for name in node.inputs]
-        copies[node.make] = list(tee(node.stream(inputs, watch), uses[node.make]))
+        streams[node.make] = copies(node.stream(inputs, watch), uses[node.make])
     return [taken(name) for name in part.gives]

@@ -39,6 +39,7 @@ class Quietest:
 
         def choose(spools: list[Spool], number: int | None) -> NDArray[np.intp]:
             sums = [sum(np.abs(b).sum(axis=-1, dtype=np.float64) for b in s.read(number)) for s in spools]
-            return np.argmin(np.stack(sums), axis=0)
+            least: NDArray[np.intp] = np.argmin(np.stack(sums), axis=0)
+            return least
 
         yield chosen(self.make[0], self.quietest, choose)

@@ -4,13 +4,12 @@ import math
 import re
 import tomllib
 import typing
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from rofo.errors import EngineLoadError, RecipeError, UsageError
+from rofo.errors import EngineLoadError, RecipeError
 from rofo.manifest import Manifest, MixerManifest, check_stems, load_manifest
 from rofo.recipes import STEPS, step_kind
 from rofo.recipes.lines import Mistakes, Place
@@ -35,25 +34,6 @@ class _Head:
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What a step must know of an engine that is there."""
-
-    name: str
-    sample_rate: int
-    channels: int
-    stems: tuple[str, ...]
-    residual: str | None
-    manifest: Manifest | None  # None of a mixer or a recipe
-
-    def check_scheme(self, scheme: str | None, overlap: float | None) -> None:
-        """As in Facts."""
-        if self.manifest is not None:
-            self.manifest.scheme(scheme, overlap)
-        elif scheme is not None or overlap is not None:
-            raise UsageError(f"{self.name} is several engines, which have their own; leave scheme and overlap out")
-
-
-@dataclass(frozen=True)
 class Listed:
     """An engine of a recipe, for those who only look: `there` tells whether its file is."""
 
@@ -73,7 +53,8 @@ def list_engines(path: Path) -> tuple[Listed, ...]:
     reader = _Reader(path, ())
     files = {name: path.parent / entry.file for name, entry in reader.entries.items()}
     return tuple(
-        Listed(name, files[name], files[name].exists(), entry.command) for name, entry in reader.entries.items()
+        Listed(name, files[name], files[name].exists(), entry.command)
+        for name, entry in reader.entries.items()
     )
 
 
@@ -91,6 +72,8 @@ class _Reader:
         tables = {key: self._raw.pop(key, None) for key in ("engines", "steps", "outputs")}
         self._head = self._decoded(_Head, self._raw, ()) or _Head()
         self.entries = dict(self._entries(self._table(tables["engines"], "engines")))
+        self._count = 0
+        self._unread: set[str] = set()  # signals of steps that make no sense: their absence is no mistake
         self._steps = dict(self._read_steps(tables["steps"]))
         self._outputs = dict(self._read_outputs(self._table(tables["outputs"], "outputs")))
         self._said = {"steps": tables["steps"], "outputs": tables["outputs"]}
@@ -99,7 +82,8 @@ class _Reader:
         """What it says, with the facts of its engines."""
         known = {name: self._engine(name, entry) for name, entry in self.entries.items()}
         engines = [engine for engine in known.values() if engine is not None]
-        rate, channels = self._rate(engines), self._head.channels or max((e.channels for e in engines), default=2)
+        rate = self._rate(engines)
+        channels = self._head.channels or max((engine.channels for engine in engines), default=2)
         if channels not in (1, 2):
             self._mistakes.add(("channels",), f"channels is {channels}, not 1 or 2")
         complete = None not in known.values()
@@ -134,7 +118,7 @@ class _Reader:
     def _table(self, raw: Any, key: str) -> dict[str, Any]:
         if not isinstance(raw, dict) or (not raw and key == "outputs"):
             if raw is not None or key == "outputs":
-                self._mistakes.add((key,), f"needs a table [{key}]" + (" of stems" if key == "outputs" else ""))
+                self._mistakes.add((key,), f"needs a table [{key}]")
             return {}
         return raw
 
@@ -142,7 +126,9 @@ class _Reader:
         for name, value in raw.items():
             table = {"file": value} if isinstance(value, str) else value
             if not isinstance(table, dict):
-                self._mistakes.add(("engines", name), f"engine {name} is {short(value)}, not a file or a table")
+                self._mistakes.add(
+                    ("engines", name), f"engine {name} is {short(value)}, not a file or a table"
+                )
                 continue
             entry = self._decoded(EngineEntry, table, ("engines", name))
             if entry is None:
@@ -151,7 +137,8 @@ class _Reader:
             leaves = file.is_absolute() or ".." in file.parts or "\\" in entry.file or ":" in entry.file
             if leaves or not entry.file.isprintable():
                 self._mistakes.add(
-                    ("engines", name, "file"), f"engine {name}: {short(entry.file)} leaves the recipe's folder"
+                    ("engines", name, "file"),
+                    f"engine {name}: {short(entry.file)} leaves the recipe's folder",
                 )
             elif file.suffix not in (".json", ".toml"):
                 self._mistakes.add(
@@ -165,15 +152,19 @@ class _Reader:
             if raw is not None:
                 self._mistakes.add(("steps",), "steps are tables [[steps]]")
             return
+        self._count = len(raw)
         for number, table in enumerate(raw):
             place: Place = ("steps", number)
             kinds = [key for key in table if key in STEPS]
             if len(kinds) != 1:
                 found = f"is {' and '.join(kinds)} at once" if kinds else f"is none of {', '.join(STEPS)}"
                 self._mistakes.add(place, f"the step {found}")
+                self._unread |= set(_names_in(table.get("make")))
                 continue
             step = self._decoded(step_kind(kinds[0]), table, place)
-            if step is not None:
+            if step is None:
+                self._unread |= set(_names_in(table.get("make")))
+            else:
                 yield number, step
 
     def _read_outputs(self, raw: dict[str, Any]) -> Iterator[tuple[str, "str | Sum"]]:
@@ -181,7 +172,9 @@ class _Reader:
             if isinstance(value, str):
                 yield stem, value
             else:
-                found = self._decoded(Sum, {"make": f"output {stem}", "sum": value}, ("outputs", stem), into="sum")
+                found = self._decoded(
+                    Sum, {"make": f"output {stem}", "sum": value}, ("outputs", stem), into="sum"
+                )
                 if found is not None and found.sum:
                     yield stem, found
 
@@ -210,7 +203,7 @@ class _Reader:
 
     # What must fit together
 
-    def _engine(self, name: str, entry: EngineEntry) -> _Known | None:
+    def _engine(self, name: str, entry: EngineEntry) -> Facts | None:
         path = self._path.parent / entry.file
         place: Place = ("engines", name, "file")
         try:
@@ -228,11 +221,13 @@ class _Reader:
         if isinstance(found, Manifest | MixerManifest) and entry.sha256 not in (
             None, found.source.checkpoint_sha256,
         ):  # fmt: skip
-            self._mistakes.add(place, f"engine {name}: {entry.file} is of another checkpoint; {entry.command}")
+            self._mistakes.add(
+                place, f"engine {name}: {entry.file} is of another checkpoint; {entry.command}"
+            )
         manifest = found if isinstance(found, Manifest) else None
-        return _Known(found.name, found.sample_rate, found.channels, found.stems, found.residual, manifest)
+        return Facts(found.name, found.sample_rate, found.channels, found.stems, found.residual, manifest)
 
-    def _rate(self, engines: list[_Known]) -> int:
+    def _rate(self, engines: list[Facts]) -> int:
         rates = sorted({engine.sample_rate for engine in engines})
         if self._head.sample_rate is not None:
             if not 1000 <= self._head.sample_rate <= 1_000_000:
@@ -240,44 +235,53 @@ class _Reader:
             return self._head.sample_rate
         if len(rates) > 1:
             found = ", ".join(f"{rate} Hz" for rate in rates)
-            self._mistakes.add((), f"its engines have {found}; say the recipe's own rate, sample_rate = {rates[0]}")
+            self._mistakes.add(
+                (), f"its engines have {found}; say the recipe's own rate, sample_rate = {rates[0]}"
+            )
         return rates[0] if rates else 44100
 
     def _check_signals(self) -> None:
-        made: dict[str, Place] = {}
+        made = self._made()
+        used = set[str]()
+        uses: list[tuple[Place, str]] = []
         for number, step in self._steps.items():
-            for name in step.make:
-                where = made.setdefault(name, ("steps", number))
-                if name == MIX or not re.fullmatch(r"[\w.-]+", name):
-                    self._mistakes.add(("steps", number, "make"), f"{name!r} cannot name a signal that is made")
-                elif where != ("steps", number):
-                    self._mistakes.add(
-                        ("steps", number, "make"),
-                        f"{name} is made twice, on line {self._mistakes.line((*where, 'make'))} too",
-                    )
-            if len(set(step.make)) < len(step.make):
-                self._mistakes.add(("steps", number, "make"), "makes a signal twice")
-        used = Counter[str]()
-        for number, step in self._steps.items():
-            for name in step.inputs:
-                used[name] += 1
-                if name != MIX and (name not in made or int(made[name][1]) >= number):
-                    self._mistakes.add(("steps", number), self._absent(name, made, number))
+            uses += [(("steps", number), name) for name in step.inputs]
         for stem, output in self._outputs.items():
-            for name in output.inputs if isinstance(output, Sum) else [output]:
-                used[name] += 1
-                if name != MIX and name not in made:
-                    self._mistakes.add(("outputs", stem), self._absent(name, made, None))
+            names = output.inputs if isinstance(output, Sum) else (output,)
+            uses += [(("outputs", stem), name) for name in names]
+        for place, name in uses:
+            used.add(name)
+            before = self._count if isinstance(place[1], str) else place[1]
+            if name != MIX and name not in self._unread and made.get(name, before) >= before:
+                self._mistakes.add(place, self._absent(name, made, before))
         for number, step in self._steps.items():
-            if not any(used[name] for name in step.make):
+            if not used.intersection(step.make):
                 self._mistakes.add(("steps", number, "make"), f"nobody uses {', '.join(step.make)}")
 
-    def _absent(self, name: str, made: Mapping[str, Place], number: int | None) -> str:
+    def _made(self) -> dict[str, int]:
+        """The signals, each with the number of the step that makes it first."""
+        made: dict[str, int] = {}
+        for number, step in self._steps.items():
+            place = "steps", number, "make"
+            for name in step.make:
+                if name == MIX or not re.fullmatch(r"[\w.-]+", name):
+                    self._mistakes.add(place, f"{name!r} cannot name a signal that is made")
+                elif name in made:
+                    first = self._mistakes.line(("steps", made[name], "make"))
+                    self._mistakes.add(place, f"{name} is made twice, first on line {first}")
+                made.setdefault(name, number)
+        return made
+
+    def _absent(self, name: str, made: Mapping[str, int], before: int) -> str:
         if name not in made:
             return f"there is no signal {name!r}"
-        if made[name] == ("steps", number):
+        if made[name] == before:
             return f"makes {name} out of itself"
-        return f"uses {name} before it is made, on line {self._mistakes.line((*made[name], 'make'))}"
+        return f"uses {name} before it is made, on line {self._mistakes.line(('steps', made[name], 'make'))}"
+
+
+def _names_in(raw: Any) -> list[str]:
+    return [name for name in (raw if isinstance(raw, list) else [raw]) if isinstance(name, str)]
 
 
 def _text(path: Path) -> str:
@@ -288,7 +292,7 @@ def _text(path: Path) -> str:
         raise RecipeError(path, [(0, f"cannot be read: {why}")]) from None
 
 
-# What the fields of dataclasses take, by their types: in words, and as a function that raises what it refuses.
+# What fields of dataclasses take, by their types: in words, and as a function that raises what it refuses.
 
 
 def _text_value(raw: Any) -> str:

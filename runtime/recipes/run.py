@@ -81,9 +81,7 @@ class Run:
     def nodes(self, settings: Settings) -> Iterator[Node]:
         """As in Step."""
         model = settings.models[self.run]
-        scheme, overlap = (
-            (settings.scheme, settings.overlap) if self.is_open else (self.scheme, self.overlap)
-        )
+        scheme, overlap = (settings.scheme, settings.overlap) if self.is_open else (self.scheme, self.overlap)
         estimator = model.estimator(scheme, overlap)  # refuses what it cannot do before any work
         runs = []
         for augment in self.augment:
@@ -112,14 +110,18 @@ def _estimates(
     model: Model, estimator: Any, augment: Callable[[Floats], Floats], rate: int, inputs: Sequence[Any],
     watch: Watch,
 ) -> Iterator[Block]:  # fmt: skip
-    """The stems (stems, channels, n) of the one input: blocks, or its spool where the whole song is needed."""
+    """The stems (stems, channels, n) of the one input: blocks, or a spool for what needs the whole song."""
 
     def read(number: int | None) -> Iterable[Floats]:
         return (augment(block) for block in inputs[0].read(number))
 
     blocks = inputs[0].blocks() if _needs_whole(model) else inputs[0]
     own = OwnRate(
-        estimator, len(model.manifest.stems), model.manifest.sample_rate, rate, read if model.normalize else None
+        estimator,
+        len(model.manifest.stems),
+        model.manifest.sample_rate,
+        rate,
+        read if model.normalize else None,
     )
     for number, estimate in own(((number, augment(block)) for number, block in blocks), watch.silent()):
         yield number, augment(estimate)

@@ -44,7 +44,7 @@ class Spool:
     def write(self, number: int | None, block: Floats) -> None:
         """Append a block (..., n). Raises OutputWriteError."""
         song = self._songs.setdefault(number, _Song(self._end, block.shape[:-1]))
-        raw = memoryview(np.ascontiguousarray(np.moveaxis(block, -1, 0))).cast("B")
+        raw = np.ascontiguousarray(np.moveaxis(block, -1, 0)).data.cast("B")
         with _in_words():
             self._file.seek(self._end)
             while raw:  # a file without a buffer may take a part
@@ -60,7 +60,7 @@ class Spool:
             rows = np.empty((min(READ, song.samples - start), *song.shape), np.float32)
             with _in_words():
                 self._file.seek(song.begin + start * width)
-                raw = memoryview(rows).cast("B")
+                raw = rows.data.cast("B")
                 while raw:
                     raw = raw[self._file.readinto(raw) :]
             yield np.ascontiguousarray(np.moveaxis(rows, 0, -1))

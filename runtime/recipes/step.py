@@ -1,12 +1,15 @@
 """What a step is, and the signals it makes."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from rofo.errors import EngineOutputError
+from rofo.engines.contract import Engine
+from rofo.errors import EngineOutputError, UsageError
+from rofo.manifest import Manifest
 from rofo.recipes.spool import Spool
 from rofo.song import Block, Estimator, Floats
 from rofo.watch import Watch
@@ -14,41 +17,41 @@ from rofo.watch import Watch
 MIX = "mix"
 
 
-class Facts(Protocol):
-    """What a step must know of an engine, from its manifest."""
+@dataclass(frozen=True)
+class Facts:
+    """What a step must know of an engine, which may be a mixer or a recipe: these have no `manifest`."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def sample_rate(self) -> int: ...
-    @property
-    def channels(self) -> int: ...
-    @property
-    def stems(self) -> tuple[str, ...]: ...
-    @property
-    def residual(self) -> str | None: ...
+    name: str
+    sample_rate: int
+    channels: int
+    stems: tuple[str, ...]
+    residual: str | None
+    manifest: Manifest | None
 
     def check_scheme(self, scheme: str | None, overlap: float | None) -> None:
         """Raise UsageError unless the engine can be run so."""
-        ...
+        if self.manifest is not None:
+            self.manifest.scheme(scheme, overlap)
+        elif scheme is not None or overlap is not None:
+            raise UsageError(f"{self.name} is several engines with their own; leave scheme and overlap out")
 
 
 class Model(Protocol):
     """An engine that can be run; `ahead` is the share of its work before the first estimate comes."""
 
-    @property
-    def manifest(self) -> Any: ...
-    @property
-    def normalize(self) -> bool: ...
-    @property
-    def ahead(self) -> float: ...
-    @property
-    def identity(self) -> str: ...
-    @property
-    def engines(self) -> tuple[Any, ...]: ...
+    manifest: Any
+    normalize: bool
+    ahead: float
+    identity: str
+    engines: tuple[Engine, ...]
 
-    def estimator(self, scheme: str | None, overlap: float | None) -> Estimator: ...
-    def close(self) -> None: ...
+    def estimator(self, scheme: str | None, overlap: float | None) -> Estimator:
+        """What separates with this scheme and overlap, None for the engine's own. Raises UsageError."""
+        ...
+
+    def close(self) -> None:
+        """Release all engines. May be called twice."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,13 @@ class Node:
 class Step(Protocol):
     """A step as the recipe has it: a frozen dataclass whose fields are its keys there.
 
-    `make` are the names of the signals it makes. What a key can hold follows from the field's type, see
-    rofo.recipes.read.
+    What a key can hold follows from the field's type, see rofo.recipes.read.
     """
 
     @property
-    def make(self) -> tuple[str, ...]: ...
+    def make(self) -> tuple[str, ...]:
+        """The names of the signals it makes."""
+        ...
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -99,7 +103,7 @@ class Step(Protocol):
         ...
 
     def problems(self, engines: Mapping[str, Facts | None], channels: int) -> Iterator[tuple[str, str]]:
-        """What is wrong, as pairs of key and words. An engine that is None is missing, which is told elsewhere."""
+        """What is wrong, as pairs of key and words. That an engine is None, missing, is told elsewhere."""
         ...
 
     def nodes(self, settings: Settings) -> Iterator[Node]:
@@ -131,6 +135,26 @@ def lock_step(streams: Sequence[Iterable[Block]]) -> Iterator[tuple[int | None, 
 def _following(stream: Iterator[Block]) -> Block:
     """The next block that holds samples; an empty one at the end of the stream."""
     return next((block for block in stream if block[1].shape[-1]), (None, np.zeros(0, np.float32)))
+
+
+def copies(stream: Iterable[Block], count: int) -> list[Iterator[Block]]:
+    """A stream as several, which are read in lock-step: a block is dropped when the last has read it.
+
+    itertools.tee drops 57 of them at a time, which is 30 MB of a stereo file's blocks.
+    """
+    source, waiting = iter(stream), [deque[Block]() for _ in range(count)]
+
+    def copy(own: deque[Block]) -> Iterator[Block]:
+        while True:
+            if not own:
+                block = next(source, None)
+                if block is None:
+                    return
+                for each in waiting:
+                    each.append(block)
+            yield own.popleft()
+
+    return [copy(own) for own in waiting]
 
 
 def elementwise(make: str, inputs: tuple[str, ...], function: Callable[[list[Floats]], Floats]) -> Node:

@@ -1,6 +1,6 @@
 """The step `sum`: a weighted sum of signals, over a number.
 
-    make = "vocals" ; sum = { v1 = 12, v2 = 8 } ; divide = 20
+make = "vocals" ; sum = { v1 = 12, v2 = 8 } ; divide = 20
 """
 
 from collections.abc import Iterator, Mapping
