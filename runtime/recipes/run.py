@@ -31,7 +31,7 @@ AUGMENTS: Mapping[str, Callable[[Floats], Floats]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """The stems of an engine, or its residual, which is the signal less all its stems.
+    """The stems of an engine, or its residual, which is the signal less all its stems; by name in any case.
 
     With several `augment` each is a run of its own, and their stems are averaged.
     """
@@ -71,7 +71,7 @@ class Run:
     def _engine_problems(self, engine: Facts) -> Iterator[tuple[str, str]]:
         known = _stems(engine)
         for stem in self.stem:
-            if stem not in known:
+            if stem.lower() not in map(str.lower, known):
                 yield "stem", f"engine {self.run} has no stem {stem!r}; it has {', '.join(known)}"
         try:
             engine.check_scheme(self.scheme, self.overlap)
@@ -90,12 +90,13 @@ class Run:
             stream = partial(_estimates, model, estimator, AUGMENTS[augment], settings.sample_rate)
             yield Node(name, self.inputs, stream, whole=_needs_whole(model), run=True)
             runs.append(name)
-        stems = _stems(model.manifest)
+        stems = [stem.lower() for stem in _stems(model.manifest)]
         for name, stem in zip(self.make, self.stem, strict=True):
-            if stem == model.manifest.residual:
+            place = stems.index(stem.lower())
+            if place == len(model.manifest.stems):
                 yield elementwise(name, (*runs, self.on), _mean_residual)
             else:
-                yield elementwise(name, tuple(runs), partial(_mean_stem, stems.index(stem)))
+                yield elementwise(name, tuple(runs), partial(_mean_stem, place))
 
 
 def _stems(engine: Facts) -> tuple[str, ...]:
