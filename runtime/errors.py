@@ -48,6 +48,11 @@ class RecipeError(EngineLoadError, ValueError):
         told = (f"line {line}: {words}" if line else words for line, words in self.mistakes)
         super().__init__(f"{path}: {'; '.join(told)}; mend the recipe")
 
+    @property
+    def report(self) -> tuple[str, ...]:
+        """A line for each mistake."""
+        return tuple(f"{self.path}:{line or 1}: {words}" for line, words in self.mistakes)
+
 
 class EngineRunError(RofoError, RuntimeError):
     """The engine failed while running."""

@@ -95,7 +95,8 @@ class _Reader:
         self._check_signals()
         residual = self._head.residual
         try:
-            check_stems(list(self._outputs), residual)
+            if self._outputs:
+                check_stems(list(self._outputs), residual)
         except EngineLoadError as error:
             self._mistakes.add(("outputs",), one_line(error))
         if self._mistakes.found:
@@ -175,7 +176,9 @@ class _Reader:
                 found = self._decoded(
                     Sum, {"make": f"output {stem}", "sum": value}, ("outputs", stem), into="sum"
                 )
-                if found is not None and found.sum:
+                if found is not None and not found.sum:
+                    self._mistakes.add(("outputs", stem), "names no signal")
+                elif found is not None:
                     yield stem, found
 
     def _decoded(self, kind: type[T], raw: dict[str, Any], place: Place, into: str | None = None) -> T | None:

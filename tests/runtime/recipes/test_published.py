@@ -12,7 +12,7 @@ from rofo.recipes.read import list_engines, read_recipe
 
 FOLDER = Path(__file__).parents[3] / "checkpoints" / "recipes"
 RECIPES = sorted(FOLDER.glob("*.toml"))
-RATES = {name: 48000 for name in ("syn_mss1", "drums_mss1", "perc_mss1", "orch_mss1")}
+RATES = dict.fromkeys(("syn_mss1", "drums_mss1", "perc_mss1", "orch_mss1"), 48000)
 
 
 def wanted_stems(said):
@@ -27,7 +27,7 @@ def wanted_stems(said):
 
 @pytest.fixture
 def beside(put, tmp_path):
-    """A recipe beside engines that are made of its own demands; their overlap schemes as far as they go."""
+    """A recipe beside engines that are made for it."""
 
     def beside_(path):
         text = path.read_text()
@@ -41,8 +41,9 @@ def beside(put, tmp_path):
                 sample_rate=RATES.get(name, 44100),
                 chunk=3000 + 64 * number,
             )
-            sha256 = entry.get("sha256", "0" * 64)
-            made.write_text(json.dumps(json.loads(made.read_text()) | {"name": name}).replace("0" * 64, sha256))
+            described = json.loads(made.read_text()) | {"name": name}
+            described["source"]["checkpoint_sha256"] = entry.get("sha256", "0" * 64)
+            made.write_text(json.dumps(described))
         (tmp_path / path.name).write_text(text)
         return tmp_path / path.name
 

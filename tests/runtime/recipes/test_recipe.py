@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import threading
 import tracemalloc
 from pathlib import Path
@@ -252,8 +251,9 @@ def test_levels_are_those_of_all_samples():
 
 def test_a_recipe_within_a_recipe(opened, several, write, song):
     outer = write(
-        'residual = "rest"\n[engines]\ninner = "recipe.toml"\n[[steps]]\nmake = ["o", "q"]\nrun = "inner"\non = "mix"\n'
-        'stem = ["out", "rest"]\n[[steps]]\nmake = "x"\nrun = "inner"\non = "o"\nstem = "kept"\n'
+        'residual = "left"\n[engines]\ninner = "recipe.toml"\n'
+        '[[steps]]\nmake = ["o", "q"]\nrun = "inner"\non = "mix"\nstem = ["out", "rest"]\n'
+        '[[steps]]\nmake = "x"\nrun = "inner"\non = "o"\nstem = "kept"\n'
         '[outputs]\no = "o"\nx = "x"\nq = "q"\n',
         "outer.toml",
     )
@@ -308,7 +308,7 @@ def spools_of(folder):
     found = []
     for descriptor in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
-            found.append(os.readlink(descriptor))
+            found.append(str(descriptor.readlink()))
     return [file for file in found if file.startswith(f"{folder}/")]
 
 
