@@ -9,7 +9,7 @@ import onnx.helper
 import pytest
 
 from rofo import Separator
-from rofo.manifest import Chunk, EngineFile, Manifest, OverlapAdd, Parity, Source, Stft, file_sha256
+from rofo.manifest import ChunkSize, EngineFile, Manifest, OverlapAdd, Parity, Source, Stft, file_sha256
 
 FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 OPSET, IR = 23, 10
@@ -142,7 +142,7 @@ def make_engine(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
             stems=stems,
             residual=residual,
             stft=stft,
-            chunk=Chunk(chunk, frames),
+            chunk=ChunkSize(chunk, frames),
             overlap_add=OverlapAdd("fade", overlap),
             normalize=normalize,
             engines=(entry,),
