@@ -171,8 +171,8 @@ class Manifest:
         reflected = max(self.stft.n_fft // 2, *self.stft.extension(samples))
         require(samples > reflected, f"chunk.samples is {samples}, not more than the {reflected} put around")
         frames = self.stft.frames(samples)
+        require(frames > 0, f"stft.dropped_frames is {self.stft.dropped_frames}, which leaves none")
         require(self.chunk.frames == frames, f"chunk.frames is {self.chunk.frames}, should be {frames}")
-        require(frames > 0, f"stft.dropped_frames is {self.stft.dropped_frames}, and leaves none")
         for name, found, always in (("inputs", self.inputs, "mix"), ("outputs", self.outputs, "stems")):
             sound = always in found and len(set(found)) == len(found)
             require(sound, f"{name} are {', '.join(found)}, should be {always} and others, once each")

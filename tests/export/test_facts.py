@@ -14,7 +14,8 @@ from rofo.export.facts import (
 )
 
 WHOLE = {
-    "architecture": "toy", "sample_rate": 44100, "channels": 2, "n_fft": 2048, "hop_length": 512, "chunk": 88200,
+    "architecture": "toy", "sample_rate": 44100, "channels": 2, "n_fft": 2048, "hop_length": 512,
+    "chunk": 88200,
     "stems": ("vocals",), "scheme": "fade",
 }  # fmt: skip
 

@@ -4,20 +4,18 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 from oracle import Oracle
 
 from rofo.export.errors import ParityError
-from rofo.export.families.roformer.config import resolve_config
-from rofo.export.families.roformer.network import Roformer
-from rofo.export.graph import typed_parity, verify
-from rofo.export.graph.layer_outputs import layer_outputs
+from rofo.export.families import describe, find_family, load_network
+from rofo.export.graph import gates
+from rofo.export.graph.diagnosis import layer_outputs, layer_parity
+from rofo.export.graph.gates import check_typed
 from rofo.export.graph.rounded import RoundedGraph
 from rofo.export.graph.trace import run_network, write_onnx
-from rofo.export.graph.typed_parity import check_typed, layer_parity
+from rofo.export.model import Model
 from rofo.export.plan.plan import PlanOptions
-from rofo.export.source.checkpoint import load_checkpoint
-from rofo.manifest import Chunk, Stft
+from rofo.export.source import read_source
 
 KINDS = [
     PlanOptions(),
@@ -27,39 +25,39 @@ KINDS = [
 ]
 
 
-class Case:
-    """A small checkpoint, maybe made bad, with its network's output on the loud chunk."""
+class Made:
+    """A small checkpoint, maybe made bad: its plain network, and what that makes of the gate's chunks."""
 
-    def __init__(self, folder, change=None, family="bs_roformer"):
-        oracle = Oracle(family, {"depth": 1, "dim": 32})
-        checkpoint, config = oracle.write(folder)
-        loaded = load_checkpoint(checkpoint)
-        self.config = resolve_config(loaded, yaml=config)
-        self.state = dict(loaded.state)
+    def __init__(self, folder, change=None):
+        checkpoint, config = Oracle("bs_roformer", {"depth": 1, "dim": 32}).write(folder)
+        source = read_source(checkpoint)
         if change:
-            change(self.state)
-        network = self.config.network
-        self.name, self.sample_rate, self.channels = "tiny", network.sample_rate, network.channels
-        self.stft = Stft(network.n_fft, network.hop_length)
-        self.chunk = Chunk(self.config.chunk, self.stft.frames(self.config.chunk))
-        self.folder = folder
-        mix = verify.loud_chunk(self)
-        stems = run_network(self.network(PlanOptions().form.exact), torch.from_numpy(mix)).numpy()
-        self.wanted = verify.Reference(mix, stems, keeps_silence=True)
+            change(source.state)
+        self.folder, self.family = folder, find_family(source)
+        self.model = Model.of(self.family, source, describe(self.family, source, config), "tiny")
+        self.plain = load_network(self.family, source, self.model.facts)
+        run = self.family.original(source, self.model.facts, self.plain)
+        self.wanted = gates.reference(self.model, run, keeps_silence=True)
 
-    def network(self, form):
-        return Roformer(self.config.network, dict(self.state), self.chunk.frames, form)
+    def engine(self, form):
+        return self.family.engine(self.plain, self.model.facts, form)
 
     def graph(self, options):
         folder = self.folder / options.types.replace(" ", "_")
         folder.mkdir()
-        write_onnx(self.network(options.form), self.wanted.mix.shape, folder / "typed.onnx", typed=True)
+        write_onnx(self.engine(options.form), self.model.tensors(1), folder / "typed.onnx", typed=True)
         return folder / "typed.onnx"
+
+    def layers(self, path):
+        """Layer by layer, how far the graph is from the network, on loud music."""
+        loud = self.wanted.cases[0].inputs
+        exact = self.engine(PlanOptions().form.exact)
+        return layer_parity(path, loud, layer_outputs(exact, loud, self.family.stages))
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    return Case(tmp_path_factory.mktemp("good"))
+    return Made(tmp_path_factory.mktemp("good"))
 
 
 @pytest.fixture(scope="module")
@@ -77,21 +75,14 @@ def test_typed_graphs_pass_and_say_how_far_they_are(good, graphs, options, least
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
 def test_noise_that_peaks_at_1000_is_as_near_as_music(good, graphs, options):
-    noise = typed_parity._noise(good.wanted.mix.shape)
-    assert np.abs(noise).max() == pytest.approx(1000)
-    wanted = run_network(good.network(options.form.exact), torch.from_numpy(noise)).numpy()
-    assert verify.snr_db(wanted, RoundedGraph(graphs[options.types]).run(noise)[0]) > 35
-
-
-def test_the_arrangement_for_tensorrt_is_the_same_network(good):
-    plain = Roformer(good.config.network, dict(good.state), good.chunk.frames)
-    turned = run_network(plain, torch.from_numpy(good.wanted.mix)).numpy()
-    assert verify.snr_db(turned, good.wanted.stems) > 110
+    noise = np.random.default_rng(1).standard_normal(good.model.tensors(1).inputs["mix"]).astype(np.float32)
+    noise = {"mix": noise * np.float32(1000 / np.abs(noise).max())}
+    wanted = run_network(good.plain, noise)["stems"]
+    assert gates.snr_db(wanted, RoundedGraph(graphs[options.types]).run(noise)[0]["stems"]) > 35
 
 
 def test_every_layer_is_measured_and_the_bad_one_shows(good, graphs, tmp_path):
-    outputs = layer_outputs(good.network(PlanOptions().form.exact), good.wanted.mix)
-    layers = layer_parity(graphs["fp16"], good.wanted.mix, outputs)
+    layers = good.layers(graphs["fp16"])
     assert [layer.module for layer in layers] == [
         "band_split",
         *(f"layers.0.over_{axis}.blocks.{i}" for axis in ("frames", "bands") for i in (0, 1)),
@@ -102,9 +93,8 @@ def test_every_layer_is_measured_and_the_bad_one_shows(good, graphs, tmp_path):
     def spoil(state):
         state["layers.0.1.layers.0.1.net.1.bias"][:4] = 3e5
 
-    bad = Case(tmp_path, spoil)
-    outputs = layer_outputs(bad.network(PlanOptions().form.exact), bad.wanted.mix)
-    found = {x.module: x.snr_db for x in layer_parity(bad.graph(PlanOptions()), bad.wanted.mix, outputs)}
+    bad = Made(tmp_path, spoil)
+    found = {layer.module: layer.snr_db for layer in bad.layers(bad.graph(PlanOptions()))}
     assert found["layers.0.over_bands.blocks.0"] > 50
     assert found["layers.0.over_bands.blocks.1"] == -np.inf
     assert found["mask_estimators.0"] < 35
@@ -135,7 +125,7 @@ def outliers(state):
     ],
 )
 def test_a_bad_checkpoint_is_refused_with_what_to_try(change, options, message, tmp_path):
-    case = Case(tmp_path, change)
+    case = Made(tmp_path, change)
     with pytest.raises(ParityError, match=message) as caught:
         check_typed(case.graph(options), "tiny", options, case.wanted)
     text = str(caught.value)
@@ -149,12 +139,14 @@ def test_a_bad_checkpoint_is_refused_with_what_to_try(change, options, message, 
     [(wide_v, PlanOptions(attention="bf16")), (outliers, PlanOptions(precision="bf16"))],
 )
 def test_what_the_message_tells_to_try_helps(change, options, tmp_path):
-    case = Case(tmp_path, change)
+    case = Made(tmp_path, change)
     assert check_typed(case.graph(options), "tiny", options, case.wanted).snr_db > 35
 
 
 def test_a_graph_of_other_weights_is_below_the_gate(good, graphs):
-    other = dataclasses.replace(good.wanted, stems=good.wanted.stems * np.float32(1.03))
+    loud = good.wanted.cases[0]
+    louder = {"stems": loud.outputs["stems"] * np.float32(1.03)}
+    other = dataclasses.replace(good.wanted, cases=(dataclasses.replace(loud, outputs=louder),))
     with pytest.raises(ParityError, match=r"is 30\.\d dB from the network on loud music, the gate is 35 dB"):
         check_typed(graphs["fp16"], "tiny", PlanOptions(), other)
 
@@ -162,9 +154,9 @@ def test_a_graph_of_other_weights_is_below_the_gate(good, graphs):
 def test_a_graph_that_hums_is_refused(good, graphs, monkeypatch):
     real = RoundedGraph.run
 
-    def humming(self, mix):
-        stems, *rest = real(self, mix)
-        return stems + np.float32(1e-6), *rest
+    def humming(self, inputs):
+        outputs, *rest = real(self, inputs)
+        return {"stems": outputs["stems"] + np.float32(1e-12)}, *rest
 
     monkeypatch.setattr(RoundedGraph, "run", humming)
     with pytest.raises(ParityError, match="not silent on silence"):
