@@ -16,7 +16,7 @@ from rofo.export.families.demucs.sizes import Level, Sizes
 
 LSTM_WINDOW = 200  # steps; longer sequences are cut into windows that begin every half of it
 LOCAL_HEADS = DECAYS = 4
-_QUIETEST = 1e-5
+QUIETEST = 1e-5
 
 
 class Demucs(nn.Module):
@@ -25,6 +25,7 @@ class Demucs(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.sizes = sizes
+        self.levelled = Levelled()
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         self.tencoder, self.tdecoder = nn.ModuleList(), nn.ModuleList()
         outer = 2 * sizes.audio_channels  # of the spectrogram; the waveform has half as many
@@ -56,9 +57,8 @@ class Demucs(nn.Module):
         mix (batch, channels, frames, bins, 2), waveform (batch, channels, samples) ->
         stems (batch, stems, channels, frames, bins, 2), waveforms (batch, stems, channels, samples).
         """
-        frames, bins = mix.shape[2:4]
-        x, mean, deviation = normalized(mix.permute(0, 1, 4, 3, 2).flatten(1, 2))
-        wave, wave_mean, wave_deviation = normalized(waveform)
+        x, mean, deviation = self.levelled(mix.permute(0, 1, 4, 3, 2).flatten(1, 2))
+        wave, wave_mean, wave_deviation = self.levelled(waveform)
         x, wave = self._u_net(x, wave)
         x = x * deviation + mean
         stems = x.unflatten(1, (self.sizes.num_stems, -1, 2)).permute(0, 1, 2, 5, 4, 3)
@@ -110,11 +110,14 @@ class Demucs(nn.Module):
         return x, wave
 
 
-def normalized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+class Levelled(nn.Module):
     """Each item of a batch at mean 0 and deviation 1, and the two that it had, broadcastable."""
-    dims = tuple(range(1, x.ndim))
-    mean, deviation = x.mean(dims, keepdim=True), x.std(dims, keepdim=True)
-    return (x - mean) / (deviation + _QUIETEST), mean, deviation
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(batch, ...)."""
+        dims = tuple(range(1, x.ndim))
+        mean, deviation = x.mean(dims, keepdim=True), x.std(dims, keepdim=True)
+        return (x - mean) / (deviation + QUIETEST), mean, deviation
 
 
 class Encoder(nn.Module):
@@ -137,7 +140,7 @@ class Encoder(nn.Module):
         kind = nn.Conv2d if self.rows else nn.Conv1d
         self.rewrite = kind(outputs, 2 * outputs, 1 + 2 * context, padding=context)
         self.norm2 = _norm(sizes, level, 2 * outputs)
-        self.dconv = DConv(sizes, level) if sizes.dconv_mode & 1 else nn.Identity()
+        self.dconv = DConv(sizes, level, rows=self.rows) if sizes.dconv_mode & 1 else nn.Identity()
 
     def forward(self, x: Tensor, merged: Tensor | None = None) -> Tensor:
         """`merged` is what the waveform's branch puts out at the level where the two become one."""
@@ -172,7 +175,7 @@ class Decoder(nn.Module):
         kind = nn.Conv2d if self.rows else nn.Conv1d
         self.rewrite = kind(inputs, 2 * inputs, 1 + 2 * context, padding=context)
         self.norm1 = _norm(sizes, level, 2 * inputs)
-        self.dconv = DConv(sizes, level) if sizes.dconv_mode & 2 else nn.Identity()
+        self.dconv = DConv(sizes, level, rows=self.rows) if sizes.dconv_mode & 2 else nn.Identity()
 
     def forward(self, x: Tensor | None, kept: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
         """-> the output, `length` frames or samples long, and what the last convolution was given."""
@@ -189,11 +192,14 @@ class Decoder(nn.Module):
 
 
 class DConv(nn.Module):
-    """Residual branches over time, each narrow and dilated twice as far as the one before."""
+    """Residual branches over time, each narrow and dilated twice as far as the one before.
 
-    def __init__(self, sizes: Sizes, level: Level) -> None:
+    With `rows` x has bins, each of which is by itself.
+    """
+
+    def __init__(self, sizes: Sizes, level: Level, *, rows: bool) -> None:
         super().__init__()
-        width = level.outputs
+        self.rows, width = rows, level.outputs
         hidden = width // sizes.dconv_comp
         self.layers = nn.ModuleList()
         for i in range(sizes.dconv_depth):
@@ -216,11 +222,11 @@ class DConv(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, frames), or (batch, channels, bins, frames) with every bin by itself."""
-        rows = x.transpose(1, 2).flatten(0, 1) if x.ndim == 4 else x
+        """(batch, channels, frames), or (batch, channels, bins, frames)."""
+        y = x.transpose(1, 2).flatten(0, 1) if self.rows else x
         for layer in self.layers:
-            rows = rows + layer(rows)
-        return rows.unflatten(0, (x.shape[0], -1)).transpose(1, 2) if x.ndim == 4 else rows
+            y = y + layer(y)
+        return y.unflatten(0, (x.shape[0], -1)).transpose(1, 2) if self.rows else y
 
 
 class LayerScale(nn.Module):
@@ -315,7 +321,8 @@ class CrossTransformer(nn.Module):
 
     def __init__(self, sizes: Sizes, width: int, layers: int) -> None:
         super().__init__()
-        self.period, self.gain = sizes.t_max_period, sizes.t_weight_pos_embed
+        self.gain = sizes.t_weight_pos_embed
+        self.places, self.places_t = Positions2d(sizes.t_max_period), Positions(sizes.t_max_period)
         self.norm_in, self.norm_in_t = nn.LayerNorm(width), nn.LayerNorm(width)
         hidden = int(width * sizes.t_hidden_scale)
         self.layers, self.layers_t = (
@@ -329,29 +336,43 @@ class CrossTransformer(nn.Module):
         """x (batch, channels, bins, frames) and wave (batch, channels, frames of it), both as they came."""
         bins, frames = x.shape[2:]
         x = self.norm_in(x.transpose(2, 3).flatten(2).transpose(1, 2))  # a token is a frame's bin
-        x = x + self.gain * positions_2d(x.shape[2], bins, frames, self.period)
+        x = x + self.gain * self.places(x.shape[2], frames, bins)
         wave = self.norm_in_t(wave.transpose(1, 2))
-        wave = wave + self.gain * positions(wave.shape[2], wave.shape[1], self.period)
+        wave = wave + self.gain * self.places_t(wave.shape[2], wave.shape[1])
         for layer, layer_t in zip(self.layers, self.layers_t, strict=True):
             x, wave = layer(x, wave), layer_t(wave, x)
         return x.transpose(1, 2).unflatten(2, (frames, bins)).transpose(2, 3), wave.transpose(1, 2)
 
 
-def positions(width: int, length: int, period: float) -> Tensor:
+class Positions(nn.Module):
     """(length, width): cosines, then sines."""
-    half = width // 2
-    angle = torch.arange(length)[:, None] / period ** (torch.arange(half) / (half - 1))
-    return torch.cat((angle.cos(), angle.sin()), dim=1)
+
+    def __init__(self, period: float) -> None:
+        super().__init__()
+        self.period = period
+
+    def forward(self, width: int, length: int) -> Tensor:
+        """What is added to `length` tokens."""
+        half = width // 2
+        angle = torch.arange(length)[:, None] / self.period ** (torch.arange(half) / (half - 1))
+        return torch.cat((angle.cos(), angle.sin()), dim=1)
 
 
-def positions_2d(width: int, bins: int, frames: int, period: float) -> Tensor:
+class Positions2d(nn.Module):
     """(frames x bins, width): half of the channels tell the frame, half the bin; sines and cosines by turns."""
-    half = width // 2
-    rate = torch.exp(torch.arange(0.0, half, 2) * (-math.log(period) / half))
-    waves = [torch.arange(0.0, n)[:, None] * rate for n in (frames, bins)]
-    frame, bin_ = (torch.stack((angle.sin(), angle.cos()), dim=2).flatten(1) for angle in waves)
-    both = (frame[:, None].expand(-1, bins, -1), bin_[None].expand(frames, -1, -1))
-    return torch.cat(both, dim=2).flatten(0, 1)
+
+    def __init__(self, period: float) -> None:
+        super().__init__()
+        self.period = period
+
+    def forward(self, width: int, frames: int, bins: int) -> Tensor:
+        """What is added to the tokens, which are bins of a frame after those of the frame before."""
+        half = width // 2
+        rate = torch.exp(torch.arange(0.0, half, 2) * (-math.log(self.period) / half))
+        angles = (torch.arange(0.0, count)[:, None] * rate for count in (frames, bins))
+        frame, bin_ = (torch.stack((angle.sin(), angle.cos()), dim=2).flatten(1) for angle in angles)
+        both = (frame[:, None].expand(-1, bins, -1), bin_[None].expand(frames, -1, -1))
+        return torch.cat(both, dim=2).flatten(0, 1)
 
 
 class SelfLayer(nn.Module):
