@@ -64,7 +64,7 @@ def described_by(config: Mapping[str, Any], family: "Family", families: Iterable
             return name
     model = config.get("model")
     if isinstance(model, str):
-        return model
+        return None if model in family.yaml_types else model
     if "cls" in config and "kwargs" in config:
         return "Bandit v2"
     options = set(model) if isinstance(model, dict) else set()

@@ -27,6 +27,8 @@ SCHEMES: dict[str, SchemeEntry] = {
     "hann": SchemeEntry("rofo.dsp.hann:Hann", "as UVR for MDX-Net"),
     "trim": SchemeEntry("rofo.dsp.trim:Trim", "as kuielab, without overlap"),
     "rectangular": SchemeEntry("rofo.dsp.rectangular:Rectangular", "as UVR for MDX23C"),
+    "triangular": SchemeEntry("rofo.dsp.triangular:Triangular", "as Demucs"),
+    "average": SchemeEntry("rofo.dsp.average:Average", "as MSST for Demucs"),
     "outer": SchemeEntry("rofo.dsp.outer:Outer", "as MVSEP, in slices of 1,000,000 samples"),
 }
 DEFAULT_SCHEME = "fade"  # of a manifest that names none
