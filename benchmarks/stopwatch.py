@@ -8,8 +8,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import rofo.model
 from rofo.audio import AudioReader
+from rofo.audio.writer import StemFiles
 from rofo.dsp.spectrogram import Spectrogram
-from rofo.write import StemFiles
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,6 +28,10 @@ class Stopwatch:
         """Forget what was measured so far."""
         self.seconds: dict[str, float] = dict.fromkeys((READ, STFT, ENGINE, ISTFT, WRITE), 0.0)
         self.calls: dict[str, int] = dict.fromkeys(self.seconds, 0)
+
+    def used(self) -> dict[str, float]:
+        """Seconds of the steps that were taken, in the order of a song's path."""
+        return {name: seconds for name, seconds in self.seconds.items() if self.calls[name]}
 
     def timed(self, name: str, function: Callable[P, T]) -> Callable[P, T]:
         """The function, its time counted under `name`."""

@@ -21,6 +21,7 @@ from rofo.checkpoints.demo.data import SAMPLE_RATE, Samples
 from rofo.checkpoints.demo.measure import Separate, mean_of, measured, measured_mixes
 from rofo.checkpoints.demo.network import CHUNK, SHAPE
 from rofo.export import ExportOptions, export_checkpoint
+from rofo.options import Options
 from rofo.separator import Separator
 
 HERE: Final = Path(__file__).parent
@@ -57,7 +58,7 @@ def exported(folder: Path) -> Iterator[Separate]:
         options = ExportOptions(output=engine, config=folder / "model.yaml")
         export_checkpoint(folder / "model.ckpt", options)
         with Separator(engine.with_suffix(".onnx"), precision="fp32") as separator:
-            yield lambda mix: separator.separate(mix, SAMPLE_RATE, stems=["voice"])["voice"]
+            yield lambda mix: separator.separate(mix, SAMPLE_RATE, Options(stems=["voice"]))["voice"]
 
 
 def finish(run: Path, cache: Path, output: Path) -> None:

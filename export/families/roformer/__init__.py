@@ -155,9 +155,10 @@ def _with_bands(facts: Facts, problems: list[str]) -> Facts:
     else:
         found = [asdict(r) for r in bs_readings(inputs, n_fft) or bs_readings(inputs)]
     if not found:
+        size = f"n_fft {n_fft}" if n_fft else "a usual n_fft"
         problems.append(
             f"its bands of {inputs[0]} to {inputs[-1]} features fit no {NAMES[facts['architecture']]} of "
-            f"n_fft {n_fft or 'unknown'}; check n_fft and the sample rate (--n-fft, --sample-rate)"
+            f"{size}; check n_fft and the sample rate (--n-fft, --sample-rate)"
         )
         return facts
     agreed = {name: value for name, value in found[0].items() if all(other[name] == value for other in found)}

@@ -61,7 +61,7 @@ def mel_readings(
         # Neighbouring filters overlap by half, so every bin is in one or two bands.
         if size // 2 + 1 <= sum(widths) <= 2 * (size // 2 + 1)
         for hz in rates
-        if _mel_widths(hz, size, len(widths)) == widths
+        if hz > 0 and _mel_widths(hz, size, len(widths)) == widths
     ]
 
 
