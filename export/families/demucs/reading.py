@@ -130,7 +130,7 @@ def _seconds(training: Section, problems: list[str]) -> Fraction | None:
     if value is None:
         return None
     text = str(value)
-    if isinstance(value, bool) or not re.fullmatch(r"\d{1,4}(\.\d{1,9}|/[1-9]\d{0,3})?", text):
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,6}(\.\d{1,9}|/[1-9]\d{0,5})?", text):
         problems.append(f"training.segment is {short(value)}, not a number of seconds")
         return None
     return Fraction(text)
