@@ -248,7 +248,16 @@ class Separator:
 
     def _made_from(self, path: Path, options: Options) -> dict[str, object]:
         """All that decides over the stems of a file."""
-        names = ("scheme", "overlap", "shifts", "container", "subtype", "channels", "allow_truncated", "sanitize")
+        names = (
+            "scheme",
+            "overlap",
+            "shifts",
+            "container",
+            "subtype",
+            "channels",
+            "allow_truncated",
+            "sanitize",
+        )
         chosen = {name: getattr(options, name) for name in names}
         return {"engine": self._model.identity, "input": input_sha256(path), "options": chosen}
 

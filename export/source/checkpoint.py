@@ -134,7 +134,8 @@ def _why_not(error: Exception, kind: Kind, unsafe: bool) -> str:
     if found and found[1].startswith("diffq."):
         return _QUANTISED
     if found and found[1].startswith("demucs."):
-        return f"a Demucs package of {found[1]}: not supported, only {' and '.join(_DEMUCS)} are; give one of these"
+        known = " and ".join(_DEMUCS)
+        return f"a Demucs package of {found[1]}: not supported, only {known} are; give one of these"
     if found or (isinstance(error, pickle.UnpicklingError) and kind == "zip"):
         name = found[1] if found else "of an unknown kind"
         return f"holds Python objects ({name}); --unsafe-pickle runs its code, only for files you trust"

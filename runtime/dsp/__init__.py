@@ -34,13 +34,11 @@ SCHEMES: dict[str, SchemeEntry] = {
 DEFAULT_SCHEME = "fade"  # of a manifest that names none
 
 
-def make_scheme(
-    name: str, chunk: int, n_fft: int, overlap: float | None, shifts: int = 0
-) -> "Scheme":
+def make_scheme(name: str, chunk: int, n_fft: int, overlap: float | None, shifts: int = 0) -> "Scheme":
     """The scheme called `name` for chunks and transforms of so many samples; `overlap` None is its default.
 
     `shifts` is the number of shifted passes whose mean is taken, 0 for one that is not shifted.
-    Raises UsageError for an unknown name, and for a chunk, overlap or shifts that the scheme cannot work with.
+    Raises UsageError for an unknown name, and for a chunk, overlap or shifts that the scheme cannot have.
     """
     if name not in SCHEMES:
         raise UsageError(f"scheme is {name!r}, not one of {', '.join(SCHEMES)}")

@@ -29,7 +29,7 @@ MAX_SHIFT = 22050  # samples
 
 @dataclass(frozen=True)
 class Triangular:
-    """Chunk length and step between chunks in samples; `leads` are the zeros before the song, pass by pass."""
+    """Chunk length and step between chunks in samples; `leads` are the zeros before the song in each pass."""
 
     chunk: int
     step: int
@@ -49,7 +49,10 @@ class Triangular:
     def cut(self, blocks: Iterable[Floats]) -> Iterator[Chunk]:
         """As in Scheme. The weights of a pass sum to 1, so that all passes weigh the same."""
         copies = tee(blocks, len(self.leads))
-        passes = [self._numbered(i, copy, lead) for i, (copy, lead) in enumerate(zip(copies, self.leads, strict=True))]
+        passes = [
+            self._numbered(i, copy, lead)
+            for i, (copy, lead) in enumerate(zip(copies, self.leads, strict=True))
+        ]
         finished = [0] * len(passes)
         in_order = merge(*passes, key=lambda numbered: numbered[1].start)
         for index, (number, chunk) in enumerate(in_order):
@@ -79,7 +82,9 @@ class Triangular:
     def _weights(self, before: int) -> Floats:
         """The triangle (chunk,) over the sum of all triangles there, of a chunk with so many before it."""
         half = self.chunk // 2
-        triangle = np.concatenate((np.arange(1, half + 1), np.arange(self.chunk - half, 0, -1))).astype(np.float64)
+        triangle = np.concatenate((np.arange(1, half + 1), np.arange(self.chunk - half, 0, -1))).astype(
+            np.float64
+        )
         total = np.zeros(self.chunk)
         for i in range(-before, self._most + 1):
             begin, end = max(0, i * self.step), min(self.chunk, i * self.step + self.chunk)

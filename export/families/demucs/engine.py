@@ -49,8 +49,8 @@ def _replaced(module: nn.Module, made: dict[type[nn.Module], Callable[[Any], nn.
 
 def _inner_samples(network: plain.Demucs, samples: int) -> tuple[int, int]:
     """Channels and length of the waveform's innermost level."""
-    for encoder in network.tencoder:
-        samples = math.ceil(samples / encoder.stride)
+    for _ in network.tencoder:
+        samples = math.ceil(samples / network.sizes.stride)
     return _inner_width(network), samples
 
 
@@ -142,7 +142,13 @@ class Norm(nn.Module):
     """
 
     def __init__(
-        self, norm: nn.GroupNorm, form: Form, *, channels: int = 1, rows: bool = False, gain: Tensor | None = None
+        self,
+        norm: nn.GroupNorm,
+        form: Form,
+        *,
+        channels: int = 1,
+        rows: bool = False,
+        gain: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.groups, self.eps, self.form = norm.num_groups, norm.eps, form
@@ -177,11 +183,12 @@ class DConv(nn.Module):
 
     def __init__(self, dconv: plain.DConv, form: Form, arrange: Callable[[nn.Module], nn.Module]) -> None:
         super().__init__()
-        over_time = any(isinstance(part, plain.BLSTM | plain.LocalState) for part in dconv.layers[0])
+        layers: Any = dconv.layers
+        over_time = any(isinstance(part, plain.BLSTM | plain.LocalState) for part in layers[0])
         self.folds = dconv.rows and over_time
         rows = dconv.rows and not over_time
         self.layers = nn.ModuleList()
-        for layer in dconv.layers:
+        for layer in layers:
             first, first_norm, act, *inner, last, last_norm, gate, scale = layer
             if rows:
                 first, last = _over_rows(first), _over_rows(last)
@@ -210,7 +217,12 @@ def _over_rows(conv: nn.Conv1d) -> nn.Conv2d:
     """A convolution over frames for x with bins."""
     kernel, dilation, padding = conv.kernel_size[0], conv.dilation[0], int(conv.padding[0])
     made = nn.Conv2d(
-        conv.in_channels, conv.out_channels, (1, kernel), dilation=(1, dilation), padding=(0, padding), device="meta"
+        conv.in_channels,
+        conv.out_channels,
+        (1, kernel),
+        dilation=(1, dilation),
+        padding=(0, padding),
+        device="meta",
     )
     made.weight, made.bias = frozen(conv.weight.unsqueeze(2)), conv.bias
     return made
@@ -219,8 +231,8 @@ def _over_rows(conv: nn.Conv1d) -> nn.Conv2d:
 class Attention(nn.Module):
     """Attention with one product for q, k and v, or for k and v of the other branch.
 
-    1 / sqrt(width of a head) is multiplied into the weights of q. 3-D attention is about twice as fast on ONNX
-    Runtime's CPU as 4-D, for which TensorRT-RTX has fused kernels in fp16 and bf16.
+    1 / sqrt(width of a head) is multiplied into the weights of q. 3-D attention is about twice as fast on
+    ONNX Runtime's CPU as 4-D, for which TensorRT-RTX has fused kernels in fp16 and bf16.
     """
 
     def __init__(self, attention: nn.MultiheadAttention, form: Form) -> None:

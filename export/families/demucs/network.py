@@ -7,6 +7,7 @@ in the spectrogram's branch, (batch, channels, samples) in the waveform's and wh
 """
 
 import math
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,14 @@ from rofo.export.families.demucs.sizes import Level, Sizes
 LSTM_WINDOW = 200  # steps; longer sequences are cut into windows that begin every half of it
 LOCAL_HEADS = DECAYS = 4
 QUIETEST = 1e-5
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What the levels of one branch of the encoder put out, and how long they found it."""
+
+    outputs: list[Tensor] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
 
 
 class Demucs(nn.Module):
@@ -46,9 +55,8 @@ class Demucs(nn.Module):
     def _add_transformer(self, sizes: Sizes, layers: int) -> None:
         inner, bottom = sizes.levels[-1].outputs, sizes.bottom_channels
         if bottom:
-            for branch in ("", "_t"):
-                self.add_module(f"channel_upsampler{branch}", nn.Conv1d(inner, bottom, 1))
-                self.add_module(f"channel_downsampler{branch}", nn.Conv1d(bottom, inner, 1))
+            self.channel_upsampler, self.channel_upsampler_t = (nn.Conv1d(inner, bottom, 1) for _ in "xt")
+            self.channel_downsampler, self.channel_downsampler_t = (nn.Conv1d(bottom, inner, 1) for _ in "xt")
         self.crosstransformer = CrossTransformer(sizes, bottom or inner, layers)
 
     def forward(self, mix: Tensor, waveform: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,36 +74,40 @@ class Demucs(nn.Module):
         return stems, waveforms
 
     def _u_net(self, x: Tensor, wave: Tensor) -> tuple[Tensor, Tensor]:
-        kept, kept_waves, lengths, wave_lengths = [], [], [], []
+        kept, kept_waves = _Kept(), _Kept()
         for i, encode in enumerate(self.encoder):
-            lengths.append(x.shape[-1])
+            kept.lengths.append(x.shape[-1])
             merged = None
             if i < len(self.tencoder):
-                wave_lengths.append(wave.shape[-1])
+                kept_waves.lengths.append(wave.shape[-1])
                 wave = self.tencoder[i](wave)
                 if self.tencoder[i].merges:
                     merged = wave
                 else:
-                    kept_waves.append(wave)
+                    kept_waves.outputs.append(wave)
             x = encode(x, merged)
             if i == 0 and self.freq_emb is not None:
                 x = x + self.freq_emb()
-            kept.append(x)
-        inner: Tensor | None = None
-        inner_wave: Tensor | None = None
+            kept.outputs.append(x)
         if self.sizes.t_layers is not None:
-            inner, inner_wave = self._transformed(x, wave)
+            return self._decoded(*self._transformed(x, wave), kept, kept_waves)
         # Without a transformer the decoder has nothing but what the levels of the encoder put out.
-        x, wave = inner, inner_wave
+        return self._decoded(None, None, kept, kept_waves)
+
+    def _decoded(
+        self, x: Tensor | None, wave: Tensor | None, kept: "_Kept", kept_waves: "_Kept"
+    ) -> tuple[Tensor, Tensor]:
         offset = len(self.decoder) - len(self.tdecoder)
         for i, decode in enumerate(self.decoder):
-            x, before = decode(x, kept.pop(), lengths.pop())
+            x, before = decode(x, kept.outputs.pop(), kept.lengths.pop())
             if i >= offset:
                 decode_wave = self.tdecoder[i - offset]
                 if decode_wave.merges:
-                    wave, _ = decode_wave(before.squeeze(2), None, wave_lengths.pop())
+                    wave, _ = decode_wave(before.squeeze(2), None, kept_waves.lengths.pop())
                 else:
-                    wave, _ = decode_wave(wave, kept_waves.pop(), wave_lengths.pop())
+                    wave, _ = decode_wave(wave, kept_waves.outputs.pop(), kept_waves.lengths.pop())
+        assert x is not None
+        assert wave is not None
         return x, wave
 
     def _transformed(self, x: Tensor, wave: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,7 +144,9 @@ class Encoder(nn.Module):
         self.rows = level.spectral and not waveform
         self.merges = waveform and level.merges
         self.stride = sizes.stride if waveform else level.stride
-        kernel, padding = (sizes.kernel_size, sizes.kernel_size // 4) if waveform else (level.kernel, level.padding)
+        kernel, padding = (
+            (sizes.kernel_size, sizes.kernel_size // 4) if waveform else (level.kernel, level.padding)
+        )
         self.conv = _conv(self.rows, inputs, outputs, kernel, self.stride, padding)
         if self.merges:
             return
@@ -166,7 +180,9 @@ class Decoder(nn.Module):
         inputs, context = level.outputs, sizes.context
         self.rows = level.spectral and not waveform
         self.merges, self.last = waveform and level.merges, last
-        kernel, self.padding = (sizes.kernel_size, sizes.kernel_size // 4) if waveform else (level.kernel, level.padding)
+        kernel, self.padding = (
+            (sizes.kernel_size, sizes.kernel_size // 4) if waveform else (level.kernel, level.padding)
+        )
         stride = sizes.stride if waveform else level.stride
         self.conv_tr = _transposed(self.rows, inputs, outputs, kernel, stride)
         self.norm2 = _norm(sizes, level, outputs)
@@ -252,10 +268,10 @@ class BLSTM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, frames)."""
-        batch, channels, frames = x.shape
+        frames = x.shape[-1]
         windows = windowed(x) if frames > LSTM_WINDOW else x
         y = self.linear(self.lstm(windows.transpose(1, 2))[0]).transpose(1, 2)
-        return x + (joined(y, batch)[..., :frames] if frames > LSTM_WINDOW else y)
+        return x + (joined(y, len(x))[..., :frames] if frames > LSTM_WINDOW else y)
 
 
 def windowed(x: Tensor) -> Tensor:
@@ -359,7 +375,7 @@ class Positions(nn.Module):
 
 
 class Positions2d(nn.Module):
-    """(frames x bins, width): half of the channels tell the frame, half the bin; sines and cosines by turns."""
+    """(frames x bins, width): half of the channels tell the frame, half the bin; sine and cosine by turns."""
 
     def __init__(self, period: float) -> None:
         super().__init__()

@@ -29,8 +29,9 @@ _ALWAYS: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 # What only matters while training, or with one of those other values.
 _UNUSED = frozenset(
-    ("wiener_iters", "end_iters", "wiener_residual", "multi_freqs_depth", "emb_smooth", "dconv_init", "rescale",
-     "t_dropout", "t_max_positions", "t_weight_decay", "t_lr", "t_cape_mean_normalize", "t_cape_augment",
+    ("wiener_iters", "end_iters", "wiener_residual", "multi_freqs_depth", "emb_smooth", "dconv_init",
+     "rescale", "t_dropout", "t_max_positions", "t_weight_decay", "t_lr", "t_cape_mean_normalize",
+     "t_cape_augment",
      "t_cape_glob_loc_scale", "t_mask_type", "t_mask_random_seed", "t_sparse_attn_window", "t_global_window",
      "t_sparsity", "t_auto_sparsity", "use_train_segment")
 )  # fmt: skip
