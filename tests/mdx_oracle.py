@@ -1,4 +1,4 @@
-"""The convolutional families, seeded: the benchmarks' plain MDX-Net, TFC-TDF v3 from pymss-core."""
+"""The convolutional families, seeded: a restatement of MDX-Net, TFC-TDF v3 from pymss-core."""
 
 import warnings
 from collections.abc import Callable, Mapping

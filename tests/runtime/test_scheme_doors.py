@@ -1,7 +1,6 @@
 """Schemes through the doors of a Separator, with engines that look at the whole chunk."""
 
 import dataclasses
-import inspect
 import json
 import tracemalloc
 
@@ -130,13 +129,6 @@ def test_what_cannot_be_is_refused_at_once_at_every_door(opened, song, tmp_path)
             door(scheme="other")
         with pytest.raises(UsageError, match="overlap is 1, not 0 or more"):
             door(scheme="hann", overlap=1)
-
-
-def test_no_door_has_an_option_less():
-    doors = (Separator.separate, Separator.separate_songs, Separator.stream, Separator.separate_file)
-    shared = {"stems", "overlap", "scheme", "progress", "cancel"}
-    for door in doors:
-        assert shared <= inspect.signature(door).parameters.keys()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from golden.seeded import noise, stand_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rofo import ManifestError, Separator, UsageError, load_manifest
+from rofo import ManifestError, Options, Separator, UsageError, load_manifest
 from rofo.dsp import SCHEMES, SchemeEntry
 from rofo.dsp.fade import Fade
 from rofo.dsp.hann import Hann
@@ -254,9 +254,9 @@ def test_a_scheme_is_a_file_and_a_line(make_engine, song, snr_db, monkeypatch):
     monkeypatch.setitem(SCHEMES, "toy", SchemeEntry(f"{__name__}:EndToEnd", "as in the tests"))
     path, mix = make_engine(), song(9001)
     with Separator(path) as separator:
-        assert snr_db(0.5 * mix, separator.separate(mix, 44100, scheme="toy")["vocals"]) > 100
+        assert snr_db(0.5 * mix, separator.separate(mix, 44100, Options(scheme="toy"))["vocals"]) > 100
         with pytest.raises(UsageError, match=r"^half: no overlap for toys; choose another scheme or overlap"):
-            separator.separate(mix, 44100, scheme="toy", overlap=0.5)
+            separator.separate(mix, 44100, Options(scheme="toy", overlap=0.5))
     manifest = dataclasses.replace(load_manifest(path), overlap_add=OverlapAdd("toy"))
     path.with_suffix(".json").write_text(manifest.to_json())
     with Separator(path) as separator:
