@@ -19,7 +19,7 @@ _VARIANTS = (
     (r"mamba|\.A_log$", "Mamba network"),
 )
 _OTHERS = (
-    (r"^(tencoder|tdecoder|crosstransformer|freq_emb)\.|^encoder\.\d+\.(conv|rewrite|\d+)\.weight", "Demucs"),
+    (r"^encoder\.\d+\.(conv|rewrite|\d+)\.weight", "Demucs of one branch"),
     (r"^separation_net\.|\.SDlayer\.", "SCNet"),
     (r"^bsrnn\.|norm_fc_modules|^mask_estim\.|^tf_model\.", "Bandit"),
     (r"^separator_(mask|map)\.|^BN_(mask|map)\.", "BS-Mamba2"),

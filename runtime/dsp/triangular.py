@@ -64,6 +64,8 @@ class Triangular:
         song, back = ZeroPadded(blocks), self.chunk // 2  # as much context as a chunk can need
         weights = cache(self._weights)
         for index, start in enumerate(count(-lead, self.step)):
+            if start + self.chunk <= 0:
+                continue  # nothing of the song
             around = song.chunk(start, back + self.chunk, lead=back)
             if around is None:
                 return

@@ -84,8 +84,9 @@ def _scheme() -> Iterator[tuple[str, Case]]:
     chunk, lengths = 96, (1, 2, 47, 71, 72, 73, 95, 96, 97, 143, 144, 145, 167, 168, 169, 301)
     for shifts, overlap in ((0, 0.0), (0, 0.25), (0, 0.5), (0, 0.9), (2, 0.25)):
         outputs = {str(length): _joined(chunk, shifts, overlap, noise(length)) for length in lengths}
-        yield f"{shifts} shifts, overlap {overlap}", Case(
-            {"chunk": chunk, "overlap": overlap, "shifts": shifts}, outputs
+        yield (
+            f"{shifts} shifts, overlap {overlap}",
+            Case({"chunk": chunk, "overlap": overlap, "shifts": shifts}, outputs),
         )
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from demucs_packages import write_msst
 from golden.files import Case, read
 from golden.seeded import song
 from oracle import snr_db
 
-from demucs_packages import write_msst
 from rofo import Options, Separator
 from rofo.dsp.spectrogram import Spectrogram
 from rofo.export import ExportOptions, export_checkpoint
