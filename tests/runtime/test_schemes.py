@@ -69,6 +69,10 @@ TOOLS = {
     "sdx23_scheme": (rectangular, True),
     "mvsep_mdx23_scheme": (outer, False),
     "demucs_scheme": (triangular, False),
+    "msst_demucs_scheme": (
+        lambda facts: Average(facts["chunk"], facts["chunk"] // facts["num_overlap"]),
+        True,
+    ),
 }
 
 

@@ -24,7 +24,11 @@ _DEFAULTS = Facts.said(
         "t_weight_pos_embed": 1, "stft_normalized": True, "stft_dropped_frames": 2, "stft_top_bin": False,
     },
 )  # fmt: skip
-_OF_TRANSFORMER = ("t_hidden_scale", "t_heads", "t_max_period", "t_weight_pos_embed")
+# Of these sizes the other network has none.
+_OTHERS = {
+    "hdemucs": ("t_hidden_scale", "t_heads", "t_max_period", "t_weight_pos_embed"),
+    "htdemucs": ("time_stride", "dconv_attn", "dconv_lstm"),
+}
 
 
 class Demucs(Family):
@@ -60,9 +64,7 @@ class Demucs(Family):
 
         Demucs levels the whole song before it cuts it, MSST does not.
         """
-        facts = merge(facts, _DEFAULTS)
-        if facts["architecture"] == "hdemucs":
-            facts = facts.without(*_OF_TRANSFORMER)
+        facts = merge(facts, _DEFAULTS).without(*_OTHERS[facts["architecture"]])
         hop = facts["n_fft"] // 4
         facts = facts.derived("n_fft", hop_length=hop, stft_border=hop // 2 * 3)
         facts = merge(facts, Facts.said("default", {"scheme": "triangular"}))
