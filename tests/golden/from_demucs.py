@@ -24,6 +24,11 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "htdemucs without bottom": ("HTDemucs", {"channels": 8, "t_layers": 2, "t_heads": 4}),
     "hdemucs": ("HDemucs", {"channels": 8}),
+    # 256 frames, more than the 200 of its LSTM's windows.
+    "hdemucs of short frames": (
+        "HDemucs",
+        {"channels": 8, "nfft": 256, "depth": 4, "dconv_attn": 2, "dconv_lstm": 2, "norm_starts": 2},
+    ),
 }
 
 
