@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rofo.console import command_line, note
+from rofo.engines import BACKEND_NAMES
 
 if TYPE_CHECKING:
     from rofo.benchmarks.contestants import Choice
     from rofo.benchmarks.reference import Told
     from rofo.benchmarks.results import Result
 
-_BACKENDS = ("openvino", "onnxruntime", "onnxruntime-cuda", "tensorrt-rtx", "tensorrt")
 _FILE = click.Path(path_type=Path)
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -44,7 +44,11 @@ def _told(command: Callable[..., None]) -> Callable[..., None]:
 
 
 _backend = click.option(
-    "--backend", "backends", multiple=True, type=click.Choice(_BACKENDS), help="Only this; may be repeated."
+    "--backend",
+    "backends",
+    multiple=True,
+    type=click.Choice(BACKEND_NAMES),
+    help="Only this; may be repeated.",
 )
 _precision = click.option(
     "--precision",

@@ -14,13 +14,11 @@ from rofo.benchmarks.reference import (
     Source,
     in_place_of_engines,
 )
-from rofo.engines import BACKENDS
+from rofo.engines import BACKENDS, backends_for
 from rofo.manifest import Manifest
 
 # Eager, under autocast, and compiled: what a user of PyTorch can choose from.
 _PYTORCH = (("fp32", False), ("bf16", False), ("fp16", False), ("fp32", True), ("bf16", True))
-_PRECISIONS = {"openvino": ("fp32", "bf16"), "onnxruntime": ("fp32",), "onnxruntime-cuda": ("fp32",)}
-_ON_GPU = ("onnxruntime-cuda", "tensorrt", "tensorrt-rtx")
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,9 @@ def engines(source: Source, manifest: Manifest, choice: Choice) -> list[Contesta
     """rofo on every backend that is meant for the engine file, in every precision of each."""
     entry = next(entry for entry in manifest.engines if entry.file == source.engine.name)
     found = []
-    for backend in choice.backends or tuple(BACKENDS[entry.backend]):
-        for precision in _PRECISIONS.get(backend, (entry.precision,)):
-            device = "cuda" if backend in _ON_GPU else "cpu"
+    for backend in choice.backends or tuple(backends_for(entry.backend)):
+        for precision in BACKENDS[backend].precisions or (entry.precision,):
+            device = "cuda" if BACKENDS[backend].on_gpu else "cpu"
             found.append(Contestant(f"rofo {backend} {precision}", "rofo", precision, backend, device))
     return [one for one in found if choice.wants(one.setting)]
 
@@ -76,7 +74,9 @@ def pytorch(source: Source, manifest: Manifest, choice: Choice) -> list[Contesta
         return []
     if manifest.architecture not in PYTORCH:
         return [original(source)]
-    devices = dict.fromkeys("cuda" if backend in _ON_GPU else "cpu" for backend in choice.backends or ("",))
+    devices = dict.fromkeys("cuda" if BACKENDS[name].on_gpu else "cpu" for name in choice.backends) or (
+        "cpu",
+    )
     ways = [
         Setting(precision, device, compiled)
         for device in devices

@@ -25,10 +25,9 @@ from numpy.typing import NDArray
 
 from rofo import EngineLoadError, RofoError, Separator
 from rofo.benchmarks import viperx
-from rofo.engines import open_engine
+from rofo.engines import EngineSettings, open_engine
 from rofo.engines.cuda import Gpu, open_cuda
 from rofo.manifest import load_engine_manifest
-from rofo.schemes import choose_cutter
 
 Floats = NDArray[np.float32]
 Run = Callable[[Floats], Floats]
@@ -176,8 +175,8 @@ def _exported(
 
 def _opener(path: Path, backend: str) -> Callable[[], Contestant]:
     def make() -> Contestant:
-        engine = open_engine(path, load_engine_manifest(path), backend=backend)
-        return Contestant(engine.run, engine.close)
+        engine = open_engine(path, load_engine_manifest(path), EngineSettings(backend))
+        return Contestant(lambda mix: engine.run({"mix": mix})["stems"], engine.close)
 
     return make
 
@@ -253,7 +252,7 @@ def _song(path: Path, backend: str, seconds: float, per_chunk: float) -> dict[st
         began = time.perf_counter()
         separator.separate(mix, rate)
         elapsed = time.perf_counter() - began
-    chunks = sum(1 for _ in choose_cutter(load_engine_manifest(path)).cut([mix]))
+    chunks = sum(1 for _ in load_engine_manifest(path).scheme().cut([mix]))
     outside = max(0.0, 1 - chunks * per_chunk / elapsed)
     return {"times_real_time": round(seconds / elapsed, 1), "outside_engine": round(outside, 3)}
 

@@ -19,7 +19,7 @@ from rofo.benchmarks.metrics import median_sdr, sdr
 from rofo.benchmarks.prepare import Subject, is_engine, prepare
 from rofo.benchmarks.reference import Told, read_source
 from rofo.benchmarks.results import LeftOut, Parity, ParityRow, StemScore
-from rofo.engines import open_engine
+from rofo.engines import EngineSettings, open_engine
 from rofo.errors import AudioReadError, EngineRunError, RofoError, UsageError
 from rofo.manifest import Manifest
 from rofo.text import one_line
@@ -178,11 +178,12 @@ class _Fixed:
         if contestant.kind != "rofo":
             return None
         engine = open_engine(
-            subject.source.engine, subject.manifest,
-            backend=contestant.backend, precision=contestant.precision, threads=threads,
-        )  # fmt: skip
+            subject.source.engine,
+            subject.manifest,
+            EngineSettings(contestant.backend, contestant.precision, threads),
+        )
         try:
-            stems = engine.run(self.mix)
+            stems = engine.run({"mix": self.mix})["stems"]
         finally:
             engine.close()
         return _rounded(snr_db(self.stems, stems)) if np.isfinite(stems).all() else None

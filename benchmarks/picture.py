@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rofo.dsp.spectrogram import Spectrogram
 from rofo.errors import OutputWriteError
 from rofo.manifest import Stft
-from rofo.spectrogram import Spectrogram
 
 Floats = NDArray[np.float32]
 

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 import rofo.model
 from rofo.benchmarks.stopwatch import wrapped
+from rofo.dsp.scheme import Chunk
+from rofo.dsp.spectrogram import Spectrogram
 from rofo.errors import EngineLoadError
 from rofo.manifest import Manifest, Stft, load_engine_manifest
-from rofo.schemes.piece import Piece
-from rofo.spectrogram import Spectrogram
 
 Floats = NDArray[np.float32]
 
@@ -95,7 +95,7 @@ def load_network(kind: str, source: Source, setting: Setting) -> Network:
 def in_place_of_engines(kind: str, source: Source, setting: Setting) -> Iterator[None]:
     """Within, separators that are opened run this network: songs take the same path, chunk by chunk."""
 
-    def open_network(path: Path, manifest: Manifest, **_: Any) -> "_NetworkEngine":
+    def open_network(path: Path, manifest: Manifest, *_: Any) -> "_NetworkEngine":
         batch = next(entry.batch for entry in manifest.engines if entry.file == path.name)
         return _NetworkEngine(load_network(kind, source, setting), kind, setting.precision, batch)
 
@@ -119,15 +119,15 @@ class _NetworkEngine:
 
 
 class _NetworkLoop:
-    """Stands in for rofo.chunk_loop.ChunkLoop: no transform of ours comes near the network."""
+    """Stands in for rofo.dsp.chunk_loop.ChunkLoop: no transform of ours comes near the network."""
 
     def __init__(self, engine: _NetworkEngine, *_: Any) -> None:
         self._engine = engine
 
-    def __call__(self, pieces: Iterable[Piece]) -> Iterator[tuple[Piece, Floats]]:
-        source = iter(pieces)
+    def __call__(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Floats]]:
+        source = iter(chunks)
         while group := list(islice(source, self._engine.batch)):
-            estimates = self._engine.run(np.stack([piece.samples for piece in group]))
+            estimates = self._engine.run(np.stack([chunk.samples for chunk in group]))
             yield from zip(group, estimates, strict=True)
 
 

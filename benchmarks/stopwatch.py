@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import rofo.model
 from rofo.audio import AudioReader
-from rofo.spectrogram import Spectrogram
+from rofo.dsp.spectrogram import Spectrogram
 from rofo.write import StemFiles
 
 P = ParamSpec("P")

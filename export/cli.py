@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rofo.console import command_line, note
+from rofo.dsp import SCHEMES
 
 if TYPE_CHECKING:
     from rofo.export.plan.plan import PlanOptions
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 # Names of rofo.export.plan.gpus.GPUS and rofo.export.graph.types.DTYPES: --help is not to load torch.
 _GPUS = ("rtx4090", "rtx3090", "rtx5090", "portable")
 _PRECISIONS = ("fp32", "fp16", "bf16")
-_SCHEMES = ("fade", "hann", "trim", "rectangular", "outer")
 
 
 @command_line
@@ -72,7 +72,7 @@ _SCHEMES = ("fade", "hann", "trim", "rectangular", "outer")
 )
 @click.option(
     "--scheme",
-    type=click.Choice(_SCHEMES),
+    type=click.Choice(list(SCHEMES)),
     help="How chunks are cut and joined by default; `trim` and `outer` also leave out what only UVR does "
     "to MDX-Net, the gain and the three silent lowest bins.",
 )

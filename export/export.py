@@ -226,7 +226,7 @@ def _joined(stem: Path, manifest: Manifest) -> Manifest:
         earlier = load_manifest(file)
     except EngineLoadError:
         return manifest  # none, or one that cannot be read: it is replaced
-    return manifest.joined(earlier) if isinstance(earlier, Manifest) else manifest
+    return earlier.joined(manifest) if isinstance(earlier, Manifest) else manifest
 
 
 def _described(folder: Path, stem: Path, manifest: Manifest | MixerManifest) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 
@@ -13,7 +14,7 @@ from rofo.export.families import Description
 from rofo.export.families.family import Family
 from rofo.export.graph.trace import Tensors
 from rofo.export.source import Source
-from rofo.manifest import Chunk, EngineFile, Manifest, OverlapAdd, Parity, Stft
+from rofo.manifest import ChunkSize, EngineFile, Manifest, OverlapAdd, Parity, Stft
 from rofo.manifest import Source as Origin
 
 
@@ -25,7 +26,7 @@ class Model:
     family: Family
     facts: Facts
     stft: Stft
-    chunk: Chunk
+    chunk: ChunkSize
     origin: Origin
 
     @classmethod
@@ -33,13 +34,13 @@ class Model:
         """Raises CheckpointError where anything is missing or wrong."""
         facts = description.require()
         try:
-            stft = Stft(facts["n_fft"], facts["hop_length"], normalized=facts.get("stft_normalized", False))
+            stft = Stft(facts["n_fft"], facts["hop_length"], **_framing(facts))
         except ManifestError as error:
             raise CheckpointError(
                 f"{source.path}: {error} (n_fft {facts['n_fft']}, hop length {facts['hop_length']}): an STFT "
                 "that cannot be inverted; correct the yaml or the options"
             ) from None
-        chunk = Chunk(facts["chunk"], stft.frames(facts["chunk"]))
+        chunk = ChunkSize(facts["chunk"], stft.frames(facts["chunk"]))
         config = description.config
         origin = Origin(source.path.name, source.sha256, config, rofo.__version__, torch.__version__)
         return cls(name, family, facts, stft, chunk, origin)
@@ -63,9 +64,23 @@ class Model:
         """Of audio."""
         return int(self.facts["channels"])
 
+    @property
+    def inputs(self) -> tuple[Literal["mix", "waveform"], ...]:
+        """Names of the tensors that the network is given."""
+        return ("mix", "waveform") if self.facts.get("waveform") else ("mix",)
+
+    @property
+    def outputs(self) -> tuple[Literal["stems", "waveforms"], ...]:
+        """Names of the tensors that it gives."""
+        return ("stems", "waveforms") if self.facts.get("waveform") else ("stems",)
+
     def tensors(self, batch: int) -> Tensors:
         """Names and shapes of the engine's inputs, and names of its outputs."""
-        return Tensors({"mix": (batch, self.channels, self.chunk.frames, self.stft.bins, 2)}, ("stems",))
+        shapes = {
+            "mix": (batch, self.channels, self.chunk.frames, self.stft.bins, 2),
+            "waveform": (batch, self.channels, self.chunk.samples),
+        }
+        return Tensors({name: shapes[name] for name in self.inputs}, self.outputs)
 
     def manifest(self, engines: Sequence[EngineFile], parity: Sequence[Parity]) -> Manifest:
         """What the runtime needs to know. Raises CheckpointError where the facts contradict each other."""
@@ -85,7 +100,15 @@ class Model:
                 engines=tuple(engines),
                 source=self.origin,
                 parity=tuple(parity),
+                inputs=self.inputs,
+                outputs=self.outputs,
             )
         except ManifestError as error:
             name = self.origin.checkpoint
             raise CheckpointError(f"{name}: {error}; correct the yaml or the options") from None
+
+
+def _framing(facts: Facts) -> dict[str, Any]:
+    """What the facts say of the STFT beyond its lengths, under the names of the manifest's Stft."""
+    said = {name.removeprefix("stft_"): facts[name] for name in facts if name.startswith("stft_")}
+    return {name: value for name, value in said.items() if value is not None}

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rofo.console import command_line, debugging, note, tell
+from rofo.dsp import SCHEMES
+from rofo.engines import BACKEND_NAMES
 from rofo.errors import UsageError
-from rofo.manifest import SCHEMES
 from rofo.text import one_line, printable
 
 if TYPE_CHECKING:
@@ -51,14 +52,15 @@ SOME_FAILED = 7
 @click.option(
     "--scheme",
     type=click.Choice(SCHEMES),
-    help="How chunks are joined: as by MSST (fade), UVR for MDX-Net (hann), kuielab (trim), UVR for MDX23C "
-    "(rectangular) or MVSEP (outer). Default: the engine's.",
+    help=f"How chunks are joined: {'; '.join(f'{name}, {s.summary}' for name, s in SCHEMES.items())}. "
+    "Default: the engine's.",
 )
 @click.option(
     "--backend",
+    type=click.Choice(["auto", *BACKEND_NAMES]),
     default="auto",
     show_default=True,
-    help="auto, openvino, onnxruntime, onnxruntime-cuda, tensorrt-rtx or tensorrt.",
+    help="What runs the engine; auto takes the first that can.",
 )
 @click.option(
     "--precision",

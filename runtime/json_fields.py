@@ -1,4 +1,4 @@
-"""Parsed JSON into frozen dataclasses, refusing by name what is missing, unknown or of another type."""
+"""Frozen dataclasses as JSON and back, refusing by name what is missing, unknown or of another type."""
 
 import dataclasses
 import types
@@ -9,6 +9,22 @@ from typing import Any, Literal, TypeVar
 from rofo.errors import ManifestError
 
 T = TypeVar("T")
+
+
+# A field that came later: written only where it is not at its default, so that earlier releases, which refuse
+# fields they do not know, read every file that needs none of them, and refuse the others by the field's name.
+LATER = {"later": True}
+
+
+def encode(value: Any) -> Any:
+    """A dataclass, and what is in it, as JSON's objects and lists."""
+    if dataclasses.is_dataclass(value):
+        return {
+            field.name: encode(found)
+            for field in dataclasses.fields(value)
+            if (found := getattr(value, field.name)) != field.default or field.metadata != LATER
+        }
+    return [encode(item) for item in value] if isinstance(value, tuple) else value
 
 
 def require(condition: bool, problem: str) -> None:

@@ -1,57 +1,74 @@
 """vocals.json <-> frozen dataclasses: the only description of an engine that the runtime reads."""
 
-import dataclasses
 import hashlib
 import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-from rofo.errors import EngineMismatchError, ManifestError
-from rofo.json_fields import decode, require
+from rofo.dsp import DEFAULT_SCHEME, make_scheme
+from rofo.errors import EngineMismatchError, ManifestError, UsageError
+from rofo.json_fields import LATER, decode, encode, require
 
+if TYPE_CHECKING:
+    from rofo.dsp.scheme import Scheme
+
+# Stays 1 as long as what earlier releases read means the same, see rofo.json_fields.LATER.
 FORMAT = 1
 MIN_BF16_PARITY_DB = 30.0
-
-Scheme = Literal["fade", "hann", "trim", "rectangular", "outer"]
-SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
-# Those that cut n_fft / 2 samples off both ends of a chunk, or put as many before the song.
-_TRIMMING = ("hann", "trim", "outer")
 
 
 @dataclass(frozen=True)
 class Stft:
-    """Short-time Fourier transform, periodic Hann window, centred frames with reflected borders.
+    """Short-time Fourier transform: periodic window, frames centred over reflected ends.
 
-    `n_fft` and `hop_length` are in samples. `normalized` multiplies the spectrum by n_fft ** -0.5.
+    `n_fft` and `hop_length` are in samples. `normalized` multiplies the spectrum by n_fft ** -0.5. The rest
+    are framings that some networks were trained with. `border`: so many reflected samples before the chunk,
+    and after it as many more than make whole hops of it. `even_frames`: zeros after the chunk, one sample at
+    least, up to an even number of frames. `dropped_frames` are left out at either end and `top_bin` False
+    leaves out the bin of half the sample rate; they are zeros on the way back.
     """
 
     n_fft: int
     hop_length: int
-    window: Literal["hann"] = "hann"
+    window: Literal["hann", "rectangular"] = "hann"
     centre: Literal[True] = True
     padding: Literal["reflect"] = "reflect"
     normalized: bool = False
+    border: int = field(default=0, metadata=LATER)
+    even_frames: bool = field(default=False, metadata=LATER)
+    dropped_frames: int = field(default=0, metadata=LATER)
+    top_bin: bool = field(default=True, metadata=LATER)
 
     def __post_init__(self) -> None:
+        require(self.border >= 0, f"stft.border is {self.border}")
+        require(not (self.border and self.even_frames), "stft.border and stft.even_frames exclude each other")
+        require(self.dropped_frames >= 0, f"stft.dropped_frames is {self.dropped_frames}")
         require(self.n_fft >= 2 and self.n_fft % 2 == 0, f"stft.n_fft is {self.n_fft}")
         require(0 < self.hop_length <= self.n_fft // 2, f"stft.hop_length is {self.hop_length}")
 
     @property
     def bins(self) -> int:
         """Number of frequency bins of a real transform."""
-        return self.n_fft // 2 + 1
+        return self.n_fft // 2 + self.top_bin
+
+    def extension(self, samples: int) -> tuple[int, int]:
+        """Samples put before and after `samples` samples, those for centring the frames not counted."""
+        if self.even_frames:
+            hops = samples // self.hop_length + 1
+            return 0, (hops + 1 - hops % 2) * self.hop_length - samples
+        return self.border, self.border + (-samples % self.hop_length if self.border else 0)
 
     def frames(self, samples: int) -> int:
-        """Number of centred frames of a signal of `samples` samples."""
-        return 1 + samples // self.hop_length
+        """Number of frames of a signal of `samples` samples."""
+        return 1 + (samples + sum(self.extension(samples))) // self.hop_length - 2 * self.dropped_frames
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ChunkSize:
     """What the engine sees at once: `samples` at the engine's rate, `frames` of the STFT."""
 
     samples: int
@@ -60,32 +77,26 @@ class Chunk:
 
 @dataclass(frozen=True)
 class OverlapAdd:
-    """How chunks are cut and joined.
+    """How chunks are cut and joined: a scheme of rofo.dsp.SCHEMES.
 
-    `overlap` is the fraction of a chunk (of a slice, for `outer`) shared with the next one; None is the
-    scheme's own default, and all that `trim` has.
+    `overlap` is the fraction of a chunk shared with the next one, None the scheme's own default.
     """
 
-    scheme: Scheme = "fade"
+    scheme: str = DEFAULT_SCHEME
     overlap: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.overlap is None:
-            return
-        require(self.scheme != "trim", f"scheme trim has no overlap to choose, and {self.overlap} is given")
-        require(0 <= self.overlap < 1, f"overlap is {self.overlap}, not 0 or more and below 1")
 
 
 @dataclass(frozen=True)
 class EngineFile:
     """One engine file beside the manifest. `data` is the file that holds an .onnx file's large weights.
 
+    `backend` is the kind of file: onnx, or the library that built a plan, see rofo.engines.Backend.
     `compute_capabilities` are those a .plan runs on, "8.9" or, with all later ones, "8.0+". `onnx_sha256` is
     the graph it was built from, `device_memory` the GPU memory in bytes that it needs.
     """
 
     file: str
-    backend: Literal["onnx", "tensorrt-rtx", "tensorrt"]
+    backend: str
     backend_version: str
     precision: Literal["fp32", "fp16", "bf16"]
     compute_capabilities: tuple[str, ...]
@@ -134,7 +145,8 @@ class Manifest:
 
     `stems` are in the order of the engine's output. `residual` names the mix less all stems, or is None
     where the stems already cover the song. `normalize` asks for the song's mono mean and deviation to be
-    taken out before and put back after. Raises ManifestError where the parts contradict each other.
+    taken out before and put back after. `inputs` and `outputs` are the engine's tensors by name, see
+    rofo.engines.contract.Shapes. Raises ManifestError where the parts contradict each other.
     """
 
     name: str
@@ -144,25 +156,68 @@ class Manifest:
     stems: tuple[str, ...]
     residual: str | None
     stft: Stft
-    chunk: Chunk
+    chunk: ChunkSize
     overlap_add: OverlapAdd
     normalize: bool
     engines: tuple[EngineFile, ...]
     source: Source
     parity: tuple[Parity, ...]
+    inputs: tuple[Literal["mix", "waveform"], ...] = field(default=("mix",), metadata=LATER)
+    outputs: tuple[Literal["stems", "waveforms"], ...] = field(default=("stems",), metadata=LATER)
 
     def __post_init__(self) -> None:
         _check_sound(self.sample_rate, self.channels, self.stems, self.residual)
-        require(self.chunk.samples > self.stft.n_fft // 2, f"chunk.samples is {self.chunk.samples}")
-        frames = self.stft.frames(self.chunk.samples)
+        samples = self.chunk.samples
+        reflected = max(self.stft.n_fft // 2, *self.stft.extension(samples))
+        require(samples > reflected, f"chunk.samples is {samples}, not more than the {reflected} put around")
+        frames = self.stft.frames(samples)
         require(self.chunk.frames == frames, f"chunk.frames is {self.chunk.frames}, should be {frames}")
-        trimmed = self.overlap_add.scheme in _TRIMMING
-        require(
-            self.chunk.samples > self.stft.n_fft or not trimmed,
-            f"a chunk of {self.chunk.samples} samples is too short for scheme {self.overlap_add.scheme}, "
-            f"which needs more than n_fft {self.stft.n_fft}",
-        )
+        require(frames > 0, f"stft.dropped_frames is {self.stft.dropped_frames}, and leaves none")
+        for name, found, always in (("inputs", self.inputs, "mix"), ("outputs", self.outputs, "stems")):
+            sound = always in found and len(set(found)) == len(found)
+            require(sound, f"{name} are {', '.join(found)}, should be {always} and others, once each")
         require(bool(self.engines), "engines is empty")
+        try:
+            self._scheme(self.overlap_add)
+        except UsageError as error:
+            raise ManifestError(str(error)) from None
+
+    def scheme(self, name: str | None = None, overlap: float | None = None) -> "Scheme":
+        """How songs are cut: as chosen, else as the manifest says. Another scheme has an overlap of its own.
+
+        Raises UsageError for an unknown scheme, and for an overlap or chunk that it cannot work with.
+        """
+        own = self.overlap_add
+        if name is None or name == own.scheme:
+            chosen = OverlapAdd(own.scheme, own.overlap if overlap is None else overlap)
+        else:
+            chosen = OverlapAdd(name, overlap)
+        try:
+            return self._scheme(chosen)
+        except UsageError as error:
+            raise UsageError(
+                f"{self.name}: {error}; choose another scheme or overlap, or leave both out"
+            ) from None
+
+    def _scheme(self, chosen: OverlapAdd) -> "Scheme":
+        return make_scheme(chosen.scheme, self.chunk.samples, self.stft.n_fft, chosen.overlap)
+
+    def joined(self, newer: "Manifest") -> "Manifest":
+        """This manifest with the engines and parity of a newer export of the same model added to its own.
+
+        An engine file of the same name is replaced, and what was measured of its kind is dropped. Where the
+        rest differs, apart from the versions of exporter and torch and the checkpoint's file name, the two
+        are not of one model, and `newer` itself is the result.
+        """
+        if _model(self) != _model(newer):
+            return newer
+        ours = {entry.file: entry for entry in self.engines}
+        theirs = {entry.file: entry for entry in newer.engines}
+        kinds = {entry.backend for entry in self.engines}
+        replaced = {entry.backend for file, entry in ours.items() if file in theirs}
+        kept = [p for p in self.parity if (p.backend if p.backend in kinds else "onnx") not in replaced]
+        parity = {(p.backend, p.precision): p for p in (*kept, *newer.parity)}
+        return replace(newer, engines=tuple((ours | theirs).values()), parity=tuple(parity.values()))
 
     def snr_db(self, backend: str, precision: str) -> float | None:
         """Measured parity of a backend and precision, None where it was not measured."""
@@ -171,7 +226,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """The manifest as the text of its file."""
-        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n"
+        return _json({"format": FORMAT, **encode(self)})
 
 
 @dataclass(frozen=True)
@@ -216,7 +271,7 @@ class MixerManifest:
 
     def to_json(self) -> str:
         """The manifest as the text of its file."""
-        return json.dumps({"format": FORMAT, "kind": "mixer", **dataclasses.asdict(self)}, indent=2) + "\n"
+        return _json({"format": FORMAT, "kind": "mixer", **encode(self)})
 
 
 def manifest_path(engine: Path) -> Path:
@@ -283,13 +338,41 @@ def verify_file(path: Path, sha256: str) -> None:
     try:
         found = file_sha256(path)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise EngineMismatchError(f"{path}: {reason}; export again with rofo-export") from None
+        raise _unreadable(path, error) from None
+    _check_same(path, found, sha256)
+
+
+def read_verified(path: Path, sha256: str) -> bytes:
+    """The content of a file, read once and compared as in `verify_file`. Raises EngineMismatchError."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    _check_same(path, hashlib.sha256(content).hexdigest(), sha256)
+    return content
+
+
+def _unreadable(path: Path, error: OSError) -> EngineMismatchError:
+    return EngineMismatchError(f"{path}: {error.strerror or error}; export again with rofo-export")
+
+
+def _check_same(path: Path, found: str, sha256: str) -> None:
     if found != sha256:
         raise EngineMismatchError(
             f"{path}: not the file its manifest describes (sha256 differs: cut short, altered, or from "
             "another export); copy it again together with its .json, or export again with rofo-export"
         )
+
+
+def _json(raw: dict[str, Any]) -> str:
+    return json.dumps(raw, indent=2) + "\n"
+
+
+def _model(manifest: Manifest) -> dict[str, Any]:
+    """What two exports of one model have in common, as read back from a file."""
+    source = replace(manifest.source, checkpoint="", exporter="", torch="")
+    raw: dict[str, Any] = json.loads(_json(encode(replace(manifest, source=source))))
+    return {key: value for key, value in raw.items() if key not in ("engines", "parity")}
 
 
 def _check_sound(sample_rate: int, channels: int, stems: Sequence[str], residual: str | None) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rofo.chunk_loop import ChunkLoop
-from rofo.engines import BACKENDS, Engine, open_engine
-from rofo.engines.contract import Shapes
+from rofo.dsp.chunk_loop import ChunkLoop
+from rofo.dsp.overlap_add import OverlapAdder
+from rofo.dsp.scheme import Chunk, Scheme
+from rofo.engines import BACKENDS, EngineSettings, open_engine
+from rofo.engines.contract import Engine
 from rofo.errors import EngineLoadError, EngineMismatchError
 from rofo.manifest import (
     Manifest,
@@ -24,11 +26,7 @@ from rofo.manifest import (
     manifest_path,
     verify_file,
 )
-from rofo.overlap_add import OverlapAdd
-from rofo.schemes import choose_cutter
-from rofo.schemes.piece import Cutter, Piece
 from rofo.song import Held
-from rofo.spectrogram import Spectrogram
 
 Floats = NDArray[np.float32]
 # A block and the number of its song, see Song.number. From blocks (channels, n) of songs at the model's
@@ -44,9 +42,7 @@ class EngineModel:
     def __init__(self, engine: Engine, manifest: Manifest, name: str) -> None:
         self.manifest, self.normalize = manifest, manifest.normalize
         self._engine = engine
-        transform = Spectrogram(manifest.stft, manifest.chunk.samples)
-        shapes = Shapes.of(manifest, engine.batch)
-        self._loop = ChunkLoop(engine, shapes, transform, name, manifest.sample_rate)
+        self._loop = ChunkLoop(engine, manifest, name)
 
     @property
     def backend(self) -> str:
@@ -65,17 +61,17 @@ class EngineModel:
 
     def estimator(self, scheme: str | None, overlap: float | None) -> Estimator:
         """What separates with this scheme and overlap, None for the manifest's. Raises UsageError."""
-        return partial(self._estimates, choose_cutter(self.manifest, scheme, overlap))
+        return partial(self._estimates, self.manifest.scheme(scheme, overlap))
 
     def close(self) -> None:
         """Release the engine. May be called twice."""
         self._engine.close()
 
-    def _estimates(self, cutter: Cutter, blocks: Iterable[Block]) -> Iterator[Block]:
-        for number, done in groupby(self._loop(_pieces(cutter, blocks)), lambda pair: pair[0].song):
-            joined = OverlapAdd()
-            for piece, estimate in done:
-                yield number, joined.add(piece, estimate)
+    def _estimates(self, scheme: Scheme, blocks: Iterable[Block]) -> Iterator[Block]:
+        for number, done in groupby(self._loop(_chunks(scheme, blocks)), lambda pair: pair[0].song):
+            joined = OverlapAdder()
+            for chunk, estimate in done:
+                yield number, joined.add(chunk, estimate)
 
 
 class MixerModel:
@@ -150,26 +146,16 @@ class MixerModel:
 Model = EngineModel | MixerModel
 
 
-def open_model(
-    path: Path,
-    *,
-    backend: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    cuda_stream: int | None = None,
-) -> Model:
-    """Open an engine file, or a manifest: the first engine file it has for `backend`, or all of a mixer.
+def open_model(path: Path, settings: EngineSettings) -> Model:
+    """Open an engine file, or a manifest: the first engine file it has for the backend, or all of a mixer.
 
-    Options as in open_engine, for every member of a mixer. Raises EngineLoadError (ManifestError,
+    The settings are those of every member of a mixer. Raises EngineLoadError (ManifestError,
     EngineMismatchError).
     """
 
     def opened(path: Path, manifest: Manifest) -> EngineModel:
-        file = _engine_file(path, manifest, backend)
-        engine = open_engine(
-            file, manifest, backend=backend, precision=precision, threads=threads, cuda_stream=cuda_stream
-        )
-        return EngineModel(engine, manifest, str(file))
+        file = _engine_file(path, manifest, settings.backend)
+        return EngineModel(open_engine(file, manifest, settings), manifest, str(file))
 
     if not path.exists():
         raise EngineLoadError(f"{path}: no such engine; export a checkpoint with rofo-export")
@@ -217,15 +203,16 @@ def _engine_file(path: Path, manifest: Manifest, backend: str) -> Path:
     """`path`, or where it is a manifest, the first engine file there that the backend runs."""
     if path != manifest_path(path):
         return path
-    fitting = [entry for entry in manifest.engines if backend in BACKENDS.get(entry.backend, {})]
+    kind = BACKENDS[backend].file if backend in BACKENDS else None
+    fitting = [entry for entry in manifest.engines if entry.backend == kind]
     return path.with_name((fitting or manifest.engines)[0].file)
 
 
-def _pieces(cutter: Cutter, blocks: Iterable[Block]) -> Iterator[Piece]:
-    """The pieces of one song after the other, each with its song's number."""
+def _chunks(scheme: Scheme, blocks: Iterable[Block]) -> Iterator[Chunk]:
+    """The chunks of one song after the other, each with its song's number."""
     for number, song in groupby(blocks, itemgetter(0)):
-        for piece in cutter.cut(block for _, block in song):
-            yield replace(piece, song=number)
+        for chunk in scheme.cut(block for _, block in song):
+            yield replace(chunk, song=number)
 
 
 def _lock_step(streams: Sequence[Iterator[Block]]) -> Iterator[tuple[int | None, list[Floats]]]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rofo.audio import AudioReader
+from rofo.engines import EngineSettings
 from rofo.errors import CancelledError, UsageError
 from rofo.manifest import Manifest, MixerManifest
 from rofo.model import Block, Estimator, open_model
@@ -40,7 +41,7 @@ class Separator:
 
     `engine` is the path of an engine file with its manifest beside it, or of a manifest: that of a mixer
     opens all its members. `backend`, `precision`, `threads` and `cuda_stream` as in
-    rofo.engines.open_engine. Raises EngineLoadError (ManifestError, EngineMismatchError).
+    rofo.engines.EngineSettings. Raises EngineLoadError (ManifestError, EngineMismatchError).
     """
 
     def __init__(
@@ -52,11 +53,8 @@ class Separator:
         threads: int | None = None,
         cuda_stream: int | None = None,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads is {threads}; give 1 or more")
-        self._model = open_model(
-            Path(engine), backend=backend, precision=precision, threads=threads, cuda_stream=cuda_stream
-        )
+        settings = EngineSettings(backend, precision, threads, cuda_stream)
+        self._model = open_model(Path(engine), settings)
         self.manifest: Manifest | MixerManifest = self._model.manifest
 
     @property
@@ -94,7 +92,7 @@ class Separator:
         """Separate an array: mix (channels, samples) float in [-1, 1] -> {stem: (channels, samples)}.
 
         Stems have the mix's rate, channels and length. `stems` chooses among `self.stems`; `scheme` (see
-        rofo.schemes) overrides how the manifest joins chunks and `overlap` the fraction of a chunk shared
+        rofo.dsp) overrides how the manifest joins chunks and `overlap` the fraction of a chunk shared
         with the next one. `progress` is called after every chunk; setting `cancel` stops before the next
         one with CancelledError.
         Raises AudioReadError for samples that cannot be separated, UsageError for an unknown stem or scheme

@@ -9,7 +9,7 @@ import onnx.helper
 import pytest
 
 from rofo import Separator
-from rofo.manifest import Chunk, EngineFile, Manifest, OverlapAdd, Parity, Source, Stft, file_sha256
+from rofo.manifest import ChunkSize, EngineFile, Manifest, OverlapAdd, Parity, Source, Stft, file_sha256
 
 FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 OPSET, IR = 23, 10
@@ -142,7 +142,7 @@ def make_engine(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
             stems=stems,
             residual=residual,
             stft=stft,
-            chunk=Chunk(chunk, frames),
+            chunk=ChunkSize(chunk, frames),
             overlap_add=OverlapAdd("fade", overlap),
             normalize=normalize,
             engines=(entry,),
@@ -166,14 +166,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def exported(checkpoint: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """The engine file of that checkpoint for a batch size, verified when it was exported."""
-    from rofo.export.export import export
+    from rofo.export import ExportOptions, export_checkpoint
 
     made: dict[int, Path] = {}
 
     def engine(batch: int = 1) -> Path:
         if batch not in made:
             output = tmp_path_factory.mktemp("exported") / "tiny"
-            made[batch] = export(checkpoint[0], config=checkpoint[1], output=output, batch=batch).files[0]
+            options = ExportOptions(output=output, config=checkpoint[1], batch=batch)
+            made[batch] = export_checkpoint(checkpoint[0], options).files[0]
         return made[batch]
 
     return engine

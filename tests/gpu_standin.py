@@ -13,12 +13,28 @@ import sys
 import threading
 import types
 import weakref
+from functools import partial
 from importlib.machinery import ModuleSpec
 
 import numpy as np
 
 MAGIC = b"plan of the stand-in\n"
-CODES = {"cudaSuccess": 0, "cudaErrorMemoryAllocation": 2, "cudaErrorInsufficientDriver": 35}
+# The numbers of CUDA's headers; test_the_numbers_are_cudas compares them with the real bindings.
+CODES = {
+    "cudaSuccess": 0,
+    "cudaErrorInvalidValue": 1,
+    "cudaErrorMemoryAllocation": 2,
+    "CUDA_ERROR_OUT_OF_MEMORY": 2,
+    "cudaErrorInsufficientDriver": 35,
+    "cudaErrorNoDevice": 100,
+    "cudaErrorECCUncorrectable": 214,
+    "CUDA_ERROR_ECC_UNCORRECTABLE": 214,
+    "cudaErrorIllegalAddress": 700,
+    "CUDA_ERROR_ILLEGAL_ADDRESS": 700,
+    "cudaErrorLaunchFailure": 719,
+    "CUDA_ERROR_LAUNCH_FAILED": 719,
+    "cudaErrorSystemDriverMismatch": 803,
+}
 PASSING = {"cudaErrorMemoryAllocation", "cudaErrorInvalidValue"}
 PRIMARY, FOREIGN = 900, 901
 
@@ -27,7 +43,7 @@ class Status(int):
     """An error code with CUDA's name for it."""
 
     def __new__(cls, name):
-        status = super().__new__(cls, CODES.get(name, 700))
+        status = super().__new__(cls, CODES[name])
         status.name = name
         return status
 
@@ -35,11 +51,11 @@ class Status(int):
 OK = Status("cudaSuccess")
 
 
-def plan_bytes(mix, stems, *, names=("mix", "stems"), dtype="float32"):
-    """A plan file of the stand-in: an identity network, at half the level for the first stem, and so on."""
-    return (
-        MAGIC + json.dumps({"mix": mix, "stems": stems, "names": names, "dtype": dtype}).encode() + b"\nend"
-    )
+def plan_bytes(inputs, outputs, *, dtype="float32"):
+    """A plan file of the stand-in, with shapes by name: output number n is input number n, at half the level
+    for the first stem, and so on."""
+    facts = {"inputs": dict(inputs), "outputs": dict(outputs), "dtype": dtype}
+    return MAGIC + json.dumps(facts).encode() + b"\nend"
 
 
 class Machine:
@@ -57,7 +73,8 @@ class Machine:
         self.current = threading.local()
         self.callers_streams = set()
         self.contexts, self.made_contexts = weakref.WeakSet(), 0
-        self.networks, self.compiled, self.given_cache, self.graphs = 0, b"", None, None
+        self.networks, self.compiled, self.given_cache = 0, b"", None
+        self.compiling, self.hold = 0, lambda: None
         self._next = 1000
 
     # Calls
@@ -305,7 +322,6 @@ def tensorrt(machine, name, version):
     module.ILogger = ILogger
     module.TensorIOMode = types.SimpleNamespace(INPUT="input", OUTPUT="output")
     module.DataType = types.SimpleNamespace(FLOAT="float32")
-    module.CudaGraphStrategy = types.SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
 
     class Runtime:
         engine_host_code_allowed = False
@@ -335,16 +351,17 @@ def tensorrt(machine, name, version):
 
         def __init__(self, logger, facts):
             self.logger, self.facts = logger, facts
-            self.num_io_tensors = 2
+            self.shapes = facts["inputs"] | facts["outputs"]
+            self.num_io_tensors = len(self.shapes)
 
         def get_tensor_name(self, index):
-            return self.facts["names"][index]
+            return list(self.shapes)[index]
 
         def get_tensor_mode(self, name):
-            return "input" if name == self.facts["names"][0] else "output"
+            return "input" if name in self.facts["inputs"] else "output"
 
         def get_tensor_shape(self, name):
-            return self.facts["mix" if self.get_tensor_mode(name) == "input" else "stems"]
+            return self.shapes[name]
 
         def get_tensor_dtype(self, name):
             return self.facts["dtype"]
@@ -365,12 +382,9 @@ def tensorrt(machine, name, version):
 
         def create_execution_context(self, config):
             assert isinstance(config, Config)
-            machine.graphs = config.cuda_graph_strategy
             return super().create_execution_context()
 
     class Config:
-        cuda_graph_strategy = None
-
         def create_runtime_cache(self):
             return None if machine.library_step("create_runtime_cache") else Cache()
 
@@ -383,6 +397,8 @@ def tensorrt(machine, name, version):
             return not machine.library_step("cache.deserialize")
 
         def serialize(self):
+            if machine.compiling:
+                machine.faults.append("the cache is serialised while kernels are compiled")
             return None if machine.library_step("cache.serialize") else machine.compiled
 
     class Context:
@@ -398,21 +414,25 @@ def tensorrt(machine, name, version):
             return True
 
         def execute_async_v3(self, stream):
+            machine.compiling += 1
+            machine.hold()
+            machine.compiling -= 1
             with machine.lock:
                 if machine.library_step("execute_async_v3"):
                     refuse(self.engine.logger)
                     return False
-                at, facts = dict(self.addresses), self.engine.facts
-
-                def network():
-                    machine.networks += 1
-                    mix = machine.floats(at["mix"], np.prod(facts["mix"]), ("device",)).reshape(facts["mix"])
-                    stems = machine.floats(at["stems"], np.prod(facts["stems"]), ("device",))
-                    gains = 0.5 ** np.arange(1, facts["stems"][1] + 1, dtype=np.float32)
-                    stems[:] = (gains[:, None, None, None, None] * mix[:, None]).ravel()
-
-                machine.queue(stream, network)
+                machine.queue(stream, partial(self.network, dict(self.addresses)))
                 return True
+
+        def network(self, at):
+            machine.networks += 1
+            facts = self.engine.facts
+            for source, target in zip(facts["inputs"], facts["outputs"], strict=True):
+                shape = facts["inputs"][source]
+                given = machine.floats(at[source], np.prod(shape), ("device",)).reshape(shape)
+                out = machine.floats(at[target], np.prod(facts["outputs"][target]), ("device",))
+                gains = 0.5 ** np.arange(1, facts["outputs"][target][1] + 1, dtype=np.float32)
+                out[:] = (gains.reshape(-1, *[1] * (len(shape) - 1)) * given[:, None]).ravel()
 
     module.Runtime = Runtime
     return module

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rofo.benchmarks.conv_tdf_net import ConvTdfNet
 from rofo.export.graph.trace import write_onnx as write_contract
 from rofo.manifest import Stft
-from rofo.spectrogram import Spectrogram
+from rofo.dsp.spectrogram import Spectrogram
 
 HOP = 64
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = {
     "rofo": "runtime",
     "rofo/engines": "runtime/engines",
-    "rofo/schemes": "runtime/schemes",
+    "rofo/dsp": "runtime/dsp",
     "rofo/export": "export",
     "rofo/export/networks": "export/networks",
     "rofo/benchmarks": "benchmarks",

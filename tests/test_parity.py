@@ -10,7 +10,7 @@ from plain_demix import demix
 
 from rofo import Separator
 from rofo.export.export import export
-from rofo.spectrogram import Spectrogram
+from rofo.dsp.spectrogram import Spectrogram
 
 ORACLES = {
     "bs": Oracle("bs_roformer"),

@@ -1,18 +1,16 @@
 """What a family of networks is to the rest of the exporter."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rofo.engines.contract import Tensors
 from rofo.export.facts import Facts
+from rofo.export.graph.trace import run_network
 from rofo.export.graph.types import Form
 from rofo.export.source import Source
-
-Floats = NDArray[np.float32]
 
 
 class Family:
@@ -77,8 +75,10 @@ class Family:
     def network(self, facts: Facts) -> nn.Module:
         """The network as its paper has it, without weights; its state dict has the public names.
 
-        mix (batch, channels, frames, bins, 2) -> stems (batch, stems, channels, frames, bins, 2). It is built
-        on the meta device, so that it must have no buffers but those of its state dict.
+        mix (batch, channels, frames, bins, 2) -> stems (batch, stems, channels, frames, bins, 2); with the
+        fact `waveform` also waveform (batch, channels, samples) -> waveforms (batch, stems, channels,
+        samples), a second argument and result. It is built on the meta device, so that it must have no
+        buffers but those of its state dict.
         """
         raise NotImplementedError
 
@@ -88,15 +88,9 @@ class Family:
         source.state.clear()
         return state
 
-    def original(self, source: Source, facts: Facts, network: nn.Module) -> Callable[[Floats], Floats]:
-        """What an engine is compared with: the loaded network, unless the file itself can be run."""
-
-        def run(mix: Floats) -> Floats:
-            with torch.inference_mode():
-                stems: Floats = network(torch.from_numpy(mix)).numpy()
-            return stems
-
-        return run
+    def original(self, source: Source, facts: Facts, network: nn.Module) -> Callable[[Tensors], Tensors]:
+        """What an engine is compared with, inputs to outputs by name: the network, or the file if it runs."""
+        return partial(run_network, network)
 
     def keeps_silence(self, facts: Facts) -> bool:
         """Whether silence must come out as silence."""

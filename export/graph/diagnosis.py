@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from rofo.engines.contract import Tensors
 from rofo.export.graph.gates import snr_db
 from rofo.export.graph.rounded import RoundedGraph
 
@@ -40,8 +41,8 @@ class LayerParity:
         return f"{self.snr_db:8.1f} dB, magnitudes up to {self.largest:<10.4g} {self.module}"
 
 
-def layer_outputs(network: nn.Module, mix: Floats, stages: str) -> dict[str, LayerOutput]:
-    """What the modules whose names match `stages` put out for mix, in the order in which they run."""
+def layer_outputs(network: nn.Module, inputs: Tensors, stages: str) -> dict[str, LayerOutput]:
+    """What the modules whose names match `stages` put out for these inputs, in the order they run."""
     found: dict[str, LayerOutput] = {}
 
     def keep(name: str, output: torch.Tensor) -> None:
@@ -55,18 +56,18 @@ def layer_outputs(network: nn.Module, mix: Floats, stages: str) -> dict[str, Lay
     ]
     try:
         with torch.inference_mode():
-            network(torch.from_numpy(mix))
+            network(*map(torch.from_numpy, inputs.values()))
     finally:
         for handle in handles:
             handle.remove()
     return found
 
 
-def layer_parity(path: Path, mix: Floats, outputs: Mapping[str, LayerOutput]) -> tuple[LayerParity, ...]:
+def layer_parity(path: Path, inputs: Tensors, outputs: Mapping[str, LayerOutput]) -> tuple[LayerParity, ...]:
     """Module by module, how far the typed graph in `path` has come from the network, given its outputs."""
     ends = _ends(path, list(outputs))
     probes = {value: _stride(outputs[module].size) for module, value in ends.items()}
-    _, typed, _ = RoundedGraph(path, probes).run(mix)
+    _, typed, _ = RoundedGraph(path, probes).run(inputs)
     return tuple(_compared(module, outputs[module].values, typed[value]) for module, value in ends.items())
 
 

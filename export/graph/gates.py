@@ -14,13 +14,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rofo.engines import BACKENDS, Engine, open_engine
+from rofo.dsp.spectrogram import Spectrogram
+from rofo.engines import EngineSettings, backends_for, open_engine
+from rofo.engines.contract import Engine, Tensors
 from rofo.errors import EngineLoadError
 from rofo.export.errors import ParityError
 from rofo.export.graph.rounded import Headroom, RoundedGraph
 from rofo.export.plan.plan import PlanOptions
-from rofo.manifest import Chunk, Manifest, Parity, Stft
-from rofo.spectrogram import Spectrogram
+from rofo.manifest import ChunkSize, Manifest, Parity, Stft
 
 Floats = NDArray[np.float32]
 
@@ -41,8 +42,8 @@ _FP16_MAX = 65504.0
 _LOUDEST = 1000.0
 
 
-class Described(Protocol):
-    """The part of a model or manifest that says what its network is given."""
+class Model(Protocol):
+    """What a model on its way to engines, and a manifest, say of what the network is given."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -53,16 +54,24 @@ class Described(Protocol):
     @property
     def stft(self) -> Stft: ...  # noqa: D102
     @property
-    def chunk(self) -> Chunk: ...  # noqa: D102
+    def chunk(self) -> ChunkSize: ...  # noqa: D102
+    @property
+    def inputs(self) -> tuple[str, ...]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
 class Case:
-    """One test chunk: what it is called, the mix, and what the plain network makes of it."""
+    """One test chunk: what it is called, what an engine is given, and what the plain network makes of it."""
 
     name: str
-    mix: Floats
-    stems: Floats
+    inputs: Tensors
+    outputs: Tensors
+
+    def decibels(self, found: Tensors) -> float:
+        """How far other outputs are from the network's: the worst of them, -inf where one is not finite."""
+        if not _finite(found):
+            return -math.inf
+        return min(snr_db(wanted, found[name]) for name, wanted in self.outputs.items())
 
 
 @dataclass(frozen=True)
@@ -73,18 +82,18 @@ class Reference:
     keeps_silence: bool
 
 
-def reference(model: Described, network: Callable[[Floats], Floats], *, keeps_silence: bool) -> Reference:
+def reference(model: Model, network: Callable[[Tensors], Tensors], *, keeps_silence: bool) -> Reference:
     """Run the plain network on the test chunks. Raises ParityError when its output is not finite."""
     cases = []
     for name, audio in _test_chunks(model).items():
-        mix = _spectrum(model, audio)
-        stems = network(mix)
-        if not np.isfinite(stems).all():
+        inputs = _inputs(model, audio)
+        outputs = network(inputs)
+        if not _finite(outputs):
             raise ParityError(
                 f"{model.name}: the network itself gives non-finite samples on {name}; "
                 "the checkpoint is damaged or the yaml is not its own"
             )
-        cases.append(Case(name, mix, stems))
+        cases.append(Case(name, inputs, outputs))
     return Reference(tuple(cases), keeps_silence)
 
 
@@ -120,28 +129,28 @@ def check_typed(path: Path, name: str, options: PlanOptions, wanted: Reference) 
     graph = RoundedGraph(path)
     rooms, measured = [], []
     for case in wanted.cases:
-        stems, _, room = graph.run(case.mix)
-        decibels = snr_db(case.stems, stems) if np.isfinite(stems).all() else -math.inf
+        outputs, _, room = graph.run(case.inputs)
+        decibels = case.decibels(outputs)
         if decibels < MIN_TYPED_DB:
             found = "not finite" if math.isinf(decibels) else f"{decibels:.1f} dB from the network"
             why = f"{found} on {case.name}, the gate is {MIN_TYPED_DB:.0f} dB"
             raise _refusal(name, options, why, room)
         rooms.append(room)
         measured.append(decibels)
-    noise = _noise(wanted.cases[0].mix.shape)
-    stems, _, at_noise = graph.run(noise)
-    if not np.isfinite(stems).all():
+    noise = {name: _noise(values.shape) for name, values in wanted.cases[0].inputs.items()}
+    outputs, _, at_noise = graph.run(noise)
+    if not _finite(outputs):
         raise _refusal(name, options, "not finite on full-scale noise", at_noise)
     for room in (*rooms, at_noise):
         _check_headroom(name, room)
-    if wanted.keeps_silence and (graph.run(np.zeros_like(noise))[0] != 0).any():
+    if wanted.keeps_silence and not _silent(graph.run(_silence(noise))[0]):
         raise _refusal(name, options, "not silent on silence", at_noise)
     return Parity(options.backend, options.precision, min(measured), TYPED_ON)
 
 
-def loud_chunk(model: Described) -> Floats:
-    """The spectrum (1, channels, frames, bins, 2) of a fixed loud, song-like chunk."""
-    return _spectrum(model, _loud_audio(model))
+def loud_chunk(model: Model) -> Tensors:
+    """What an engine is given of a fixed loud, song-like chunk: `mix` (1, channels, frames, bins, 2), ..."""
+    return _inputs(model, _loud_audio(model))
 
 
 def snr_db(wanted: Floats, got: Floats) -> float:
@@ -153,14 +162,14 @@ def snr_db(wanted: Floats, got: Floats) -> float:
     return min(_MAX_DB, float(10 * np.log10(signal / noise))) if signal else -_MAX_DB
 
 
-def _test_chunks(model: Described) -> Mapping[str, Floats]:
+def _test_chunks(model: Model) -> Mapping[str, Floats]:
     loud = _loud_audio(model)
     half = loud.copy()
     half[:, half.shape[1] // 2 :] = 0
     return {"loud music": loud, "half-silent music": half, "music at 1e-6": loud * _QUIET}
 
 
-def _loud_audio(model: Described) -> Floats:
+def _loud_audio(model: Model) -> Floats:
     """(channels, samples): chords, drums and noise up to full scale."""
     rng = np.random.default_rng(2024)
     samples, rate = model.chunk.samples, model.sample_rate
@@ -176,29 +185,48 @@ def _loud_audio(model: Described) -> Floats:
     return scaled
 
 
-def _spectrum(model: Described, audio: Floats) -> Floats:
-    return Spectrogram(model.stft, model.chunk.samples).forward(audio)[None]
+def _inputs(model: Model, audio: Floats) -> Tensors:
+    spectrum = Spectrogram(model.stft, model.chunk.samples).forward(audio)
+    tensors = {"mix": spectrum[None], "waveform": audio[None]}
+    return {name: tensors[name] for name in model.inputs}
+
+
+def _finite(tensors: Tensors) -> bool:
+    return all(bool(np.isfinite(values).all()) for values in tensors.values())
+
+
+def _silent(tensors: Tensors) -> bool:
+    return all(not values.any() for values in tensors.values())
+
+
+def _silence(tensors: Tensors) -> Tensors:
+    return {name: np.zeros_like(values) for name, values in tensors.items()}
+
+
+def _repeated(tensors: Tensors, batch: int) -> Tensors:
+    return {name: np.repeat(values, batch, axis=0) for name, values in tensors.items()}
 
 
 def _measured(
     path: Path, manifest: Manifest, backend: str, precision: str, wanted: Reference
 ) -> Sequence[float]:
     """dB from the network on every test chunk. Raises ParityError where fp32 is not finite, or not silent."""
-    engine = open_engine(path, manifest, backend=backend, precision=precision)
+    engine = open_engine(path, manifest, EngineSettings(backend, precision))
     try:
         found = [_run(engine, manifest, case) for case in wanted.cases]
         if precision == "fp32" and wanted.keeps_silence:
-            _check_silence(engine, manifest, wanted.cases[0].mix)
+            _check_silence(engine, manifest, wanted.cases[0].inputs)
     finally:
         engine.close()
     return found
 
 
 def _run(engine: Engine, manifest: Manifest, case: Case) -> float:
-    mix, stems = (np.repeat(x, engine.batch, axis=0) for x in (case.mix, case.stems))
-    got = engine.run(mix)
-    if np.isfinite(got).all():
-        return snr_db(stems, got)
+    decibels = Case(case.name, case.inputs, _repeated(case.outputs, engine.batch)).decibels(
+        engine.run(_repeated(case.inputs, engine.batch))
+    )
+    if math.isfinite(decibels):
+        return decibels
     if engine.precision == "fp32":
         raise ParityError(
             f"{manifest.name}: {engine.backend} in fp32 gives non-finite samples on {case.name}; "
@@ -207,26 +235,26 @@ def _run(engine: Engine, manifest: Manifest, case: Case) -> float:
     return -_MAX_DB
 
 
-def _check_silence(engine: Engine, manifest: Manifest, mix: Floats) -> None:
+def _check_silence(engine: Engine, manifest: Manifest, inputs: Tensors) -> None:
     """0/0 in a norm would show here."""
-    stems = engine.run(np.zeros_like(np.repeat(mix, engine.batch, axis=0)))
-    if not (stems == 0).all():
+    if not _silent(engine.run(_silence(_repeated(inputs, engine.batch)))):
         raise ParityError(f"{manifest.name}: {engine.backend} turns silence into sound; nothing was written")
 
 
 def _installed_backend(manifest: Manifest) -> str:
     entry = manifest.engines[0]
-    for name, (module, _) in BACKENDS[entry.backend].items():
-        if find_spec(module) is not None:
+    fitting = backends_for(entry.backend)
+    for name, backend in fitting.items():
+        if find_spec(backend.module) is not None:
             return name
-    extras = " or ".join(f"pip install '{extra}'" for _, extra in BACKENDS[entry.backend].values())
+    extras = " or ".join(f"pip install '{backend.extra}'" for backend in fitting.values())
     raise EngineLoadError(f"{manifest.name}: no backend to verify the export with; {extras}, or --no-verify")
 
 
 def _noise(shape: tuple[int, ...]) -> Floats:
     noise = np.random.default_rng(2025).standard_normal(shape, np.float32)
-    tone = shape[3] - 1  # bins - 1 = n_fft / 2
-    return noise * np.float32(max(_LOUDEST, tone) / np.abs(noise).max())
+    peak = max(_LOUDEST, shape[3] - 1) if len(shape) == 5 else 1.0  # bins - 1 = n_fft / 2
+    return noise * np.float32(peak / np.abs(noise).max())
 
 
 def _check_headroom(name: str, room: Headroom | None) -> None:

@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from rofo.engines.contract import Tensors
 from rofo.errors import EngineLoadError
 
 Floats = NDArray[np.float32]
@@ -56,7 +57,9 @@ class RoundedGraph:
                 f"{path.name}: no ONNX Runtime to measure the typed graph with; "
                 "pip install 'rofo[ort]', or --no-verify"
             ) from None
-        rewriter = _Rewriter(onnx.load(path), probes or {})
+        typed = onnx.load(path)
+        self._outputs = [value.name for value in typed.graph.output]
+        rewriter = _Rewriter(typed, probes or {})
         model = rewriter.model()
         self._probes, self._attentions = list(probes or {}), rewriter.attentions
         options = onnxruntime.SessionOptions()
@@ -71,15 +74,16 @@ class RoundedGraph:
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
-    def run(self, mix: Floats) -> tuple[Floats, dict[str, Floats], Headroom | None]:
-        """Output for mix, the probed values, and of the fp16 attentions, if any, the nearest to overflow."""
-        names = ["stems", *map(_probe, self._probes), *map(_headroom, self._attentions)]
-        stems, *rest = self._session.run(names, {"mix": mix})
+    def run(self, inputs: Tensors) -> tuple[Tensors, dict[str, Floats], Headroom | None]:
+        """The outputs, the probed values, and of the fp16 attentions, if any, the nearest to overflow."""
+        names = [*self._outputs, *map(_probe, self._probes), *map(_headroom, self._attentions)]
+        found = self._session.run(names, dict(inputs))
+        outputs, rest = dict(zip(self._outputs, found, strict=False)), found[len(self._outputs) :]
         probed = dict(zip(self._probes, rest, strict=False))
         sums = map(float, rest[len(self._probes) :])
         room = [Headroom(name, worst) for name, worst in zip(self._attentions, sums, strict=True)]
         # Not a number is the worst of all, and compares as nothing.
-        return stems, probed, max(room, key=lambda h: (not np.isfinite(h.worst), h.worst), default=None)
+        return outputs, probed, max(room, key=lambda h: (not np.isfinite(h.worst), h.worst), default=None)
 
 
 class _Rewriter:

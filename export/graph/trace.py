@@ -8,15 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir
 import torch
+from numpy.typing import NDArray
 from onnxscript.optimizer import optimize_ir
 from torch import nn
 
 from rofo.export.errors import CheckpointError
 
+Floats = NDArray[np.float32]
+
 OPSET = 23
+OUTPUTS = ("stems", "waveforms")
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # modules from the outermost inwards, then the node itself
 
@@ -135,6 +140,14 @@ def _check(path: Path, tensors: Tensors) -> None:
             f"{sorted(domains)}; this torch or onnx is not supported, install the version in the manifest of "
             "a working export"
         )
+
+
+def run_network(network: nn.Module, inputs: Mapping[str, Floats]) -> dict[str, Floats]:
+    """A network of the contract as it is, arrays by name in the order of its arguments -> its outputs."""
+    with torch.inference_mode():
+        found = network.eval()(*map(torch.from_numpy, inputs.values()))
+    outputs = found if isinstance(found, tuple) else (found,)
+    return {name: output.numpy() for name, output in zip(OUTPUTS, outputs, strict=False)}
 
 
 def value_shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:

@@ -1,91 +1,144 @@
-"""Engine backends: from a spectrogram to the spectrograms of the stems."""
+"""Engine backends: from the spectrogram of a chunk to the spectrograms of its stems.
 
-from collections.abc import Callable
+A backend is a file here and a line in BACKENDS. Importing the registry imports none of them, nor numpy.
+"""
+
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
 
 from rofo.errors import EngineLoadError, EngineMismatchError, UsageError
-from rofo.manifest import EngineFile, Manifest, verify_file
+from rofo.manifest import EngineFile, Manifest, read_verified, verify_file
 
-# Backends that can run a kind of engine file, in the order in which `auto` tries them, with the module each
-# needs and what installs it. OpenVINO runs the Roformers about twice as fast on a CPU as ONNX Runtime.
-BACKENDS: dict[str, dict[str, tuple[str, str]]] = {
-    "onnx": {
-        "openvino": ("openvino", "rofo[cpu]"),
-        "onnxruntime": ("onnxruntime", "rofo[ort]"),
-    },
-    "tensorrt-rtx": {"tensorrt-rtx": ("tensorrt_rtx", "rofo[rtx]")},
-    "tensorrt": {"tensorrt": ("tensorrt", "rofo[tensorrt]")},
-}
-# Those that run only when asked for by name: whether they can is known only when they try.
-_ON_REQUEST = {"onnx": {"onnxruntime-cuda": ("onnxruntime", "rofo[ort-gpu]")}}
-
-_TENSORRT = ("tensorrt-rtx", "tensorrt")
+if TYPE_CHECKING:
+    from rofo.engines.contract import Engine
 
 
-class Engine(Protocol):
-    """What every backend offers. `run` may be called from several threads at once.
+@dataclass(frozen=True)
+class Backend:
+    """A line of the registry: what the house needs to know of a backend without importing it.
 
-    `in_flight` is the number of calls at a time that one song should make to keep the engine busy.
+    `engine` is "module:class", called with an EngineSource and EngineSettings. It runs engine files of the
+    kind `file`, needs `module`, which `extra` installs, and computes in one of `precisions`; in that of the
+    file where there are none. `automatic` is False where only trying tells whether it can run. `from_memory`
+    backends are handed the file's content, `takes_stream` ones a CUDA stream.
     """
 
-    backend: str
-    precision: str
-    batch: int
-    in_flight: int
-
-    @property
-    def healthy(self) -> bool:
-        """False where the engine will not work again in this process."""
-        ...
-
-    def run(self, mix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """mix (batch, channels, frames, bins, 2) -> stems (batch, stems, channels, frames, bins, 2).
-
-        Raises EngineRunError when the backend fails. The result belongs to the caller.
-        """
-        ...
-
-    def close(self) -> None:
-        """Release the model; running calls must have ended."""
-        ...
+    title: str
+    engine: str
+    file: str
+    module: str
+    extra: str
+    precisions: tuple[str, ...] = ()
+    automatic: bool = True
+    on_gpu: bool = False
+    takes_stream: bool = False
+    from_memory: bool = False
 
 
-def open_engine(
-    path: Path,
-    manifest: Manifest,
-    *,
-    backend: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    cuda_stream: int | None = None,
-) -> Engine:
-    """Check an engine file against its manifest and load it.
+# In the order in which `auto` tries them: OpenVINO runs the Roformers about twice as fast on a CPU as ONNX
+# Runtime.
+BACKENDS: dict[str, Backend] = {
+    "openvino": Backend(
+        "OpenVINO", "rofo.engines.openvino:OpenVinoEngine", "onnx", "openvino", "rofo[cpu]", ("fp32", "bf16")
+    ),
+    "onnxruntime": Backend(
+        "ONNX Runtime", "rofo.engines.onnxruntime:CpuEngine", "onnx", "onnxruntime", "rofo[ort]", ("fp32",)
+    ),
+    "onnxruntime-cuda": Backend(
+        "ONNX Runtime", "rofo.engines.onnxruntime:CudaEngine", "onnx", "onnxruntime", "rofo[ort-gpu]",
+        ("fp32",), automatic=False, on_gpu=True,
+    ),
+    "tensorrt-rtx": Backend(
+        "TensorRT-RTX", "rofo.engines.tensorrt:TensorRtEngine", "tensorrt-rtx", "tensorrt_rtx", "rofo[rtx]",
+        on_gpu=True, takes_stream=True, from_memory=True,
+    ),
+    "tensorrt": Backend(
+        "TensorRT", "rofo.engines.tensorrt:TensorRtEngine", "tensorrt", "tensorrt", "rofo[tensorrt]",
+        on_gpu=True, takes_stream=True, from_memory=True,
+    ),
+}  # fmt: skip
+BACKEND_NAMES = tuple(BACKENDS)
 
-    `precision` is auto, fp32, bf16 or fp16; on a processor auto takes bf16 only where it computes in it and
-    the measured parity of the manifest allows it; a plan has the precision it was built with. `threads` None
-    lets the backend use all cores. `cuda_stream` is the handle of a stream to compute on, for plans.
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How an engine is run.
+
+    `backend` is auto or one of BACKENDS. `precision` is auto, fp32, bf16 or fp16; on a processor auto takes
+    bf16 only where it computes in it and the measured parity of the manifest allows it; a plan has the
+    precision it was built with. `threads` None lets the backend use all cores. `cuda_stream` is the handle
+    of a stream to compute on, for plans. `contexts` is how many execution contexts a plan gets: each serves
+    two calls at once and takes the whole of the engine's working memory.
+    Raises UsageError for a backend nobody knows and for counts below 1.
+    """
+
+    backend: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    cuda_stream: int | None = None
+    contexts: int = 1
+
+    def __post_init__(self) -> None:
+        if self.backend != "auto" and self.backend not in BACKENDS:
+            raise UsageError(f"there is no backend {self.backend!r}; choose auto or {', '.join(BACKENDS)}")
+        for name in ("threads", "contexts"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise UsageError(f"{name} is {count}; give 1 or more")
+        if self.cuda_stream is not None and self.contexts > 1:
+            raise UsageError(
+                "on one CUDA stream contexts wait for each other; leave contexts or cuda_stream out"
+            )
+
+
+def open_engine(path: Path, manifest: Manifest, settings: EngineSettings | None = None) -> "Engine":
+    """Check an engine file against its manifest and load it; `settings` None are the defaults.
+
     Raises EngineLoadError: missing file, backend not installed, precision not available, file altered,
     built by another version or for another GPU, no driver; UsageError for a stream where there is no GPU.
     """
+    from rofo.engines.contract import EngineSource
+
+    settings = settings or EngineSettings()
     entry = _entry(path, manifest)
-    name = _backend(path, entry, backend)
-    if cuda_stream is not None and name not in _TENSORRT:
+    name = choose_backend(path, entry, settings.backend)
+    backend = BACKENDS[name]
+    if settings.cuda_stream is not None and not backend.takes_stream:
         raise UsageError(f"{path}: backend {name} takes no CUDA stream; leave cuda_stream out")
     if not path.is_file():
         raise EngineLoadError(f"{path}: no such engine; export the checkpoint with rofo-export")
-    verify_file(path, entry.sha256)
+    content = b""
+    if backend.from_memory:
+        content = read_verified(path, entry.sha256)
+    else:
+        verify_file(path, entry.sha256)
     if entry.data is not None and entry.data_sha256 is not None:
         verify_file(path.with_name(entry.data), entry.data_sha256)
-    if name in _TENSORRT:
-        from rofo.engines.tensorrt import TensorRtEngine
+    engine: Engine = resolve_name(backend.engine)(EngineSource(path, manifest, entry, content), settings)
+    return engine
 
-        return TensorRtEngine(path, manifest, entry, precision, cuda_stream=cuda_stream)
-    return _opener(name)(path, manifest, entry, precision, threads)
+
+def backends_for(file: str) -> dict[str, Backend]:
+    """The backends that `auto` may take for a kind of engine file, in its order."""
+    return {name: one for name, one in BACKENDS.items() if one.file == file and one.automatic}
+
+
+def choose_backend(path: Path, entry: EngineFile, wanted: str = "auto") -> str:
+    """The name of the backend that runs an engine file. Raises EngineLoadError."""
+    fitting = {name: one for name, one in BACKENDS.items() if one.file == entry.backend}
+    if wanted != "auto" and wanted not in fitting:
+        offer = " or ".join(fitting) or "a newer rofo"
+        raise EngineLoadError(f"{path}: backend {wanted} cannot run this file; use --backend {offer}")
+    candidates = backends_for(entry.backend) if wanted == "auto" else {wanted: fitting[wanted]}
+    for name, one in candidates.items():
+        if find_spec(one.module) is not None:
+            return name
+    cures = " or ".join(f"pip install '{one.extra}'" for one in candidates.values())
+    missing = " or ".join(candidates) or f"backend for {entry.backend} files"
+    raise EngineLoadError(f"{path}: {missing} is not installed; {cures or 'install a newer rofo'}")
 
 
 def _entry(path: Path, manifest: Manifest) -> EngineFile:
@@ -94,28 +147,3 @@ def _entry(path: Path, manifest: Manifest) -> EngineFile:
             return entry
     known = ", ".join(e.file for e in manifest.engines)
     raise EngineMismatchError(f"{path}: its manifest describes only {known}; export again with rofo-export")
-
-
-def _backend(path: Path, entry: EngineFile, wanted: str) -> str:
-    by_itself = BACKENDS.get(entry.backend, {})
-    fitting = by_itself | _ON_REQUEST.get(entry.backend, {})
-    if wanted != "auto" and wanted not in fitting:
-        offer = " or ".join(fitting) or "a newer rofo"
-        raise EngineLoadError(f"{path}: backend {wanted} cannot run this file; use --backend {offer}")
-    candidates = by_itself if wanted == "auto" else {wanted: fitting[wanted]}
-    for name, (module, _) in candidates.items():
-        if find_spec(module) is not None:
-            return name
-    cures = " or ".join(f"pip install '{extra}'" for _, extra in candidates.values())
-    missing = " or ".join(candidates) or f"backend for {entry.backend} files"
-    raise EngineLoadError(f"{path}: {missing} is not installed; {cures or 'install a newer rofo'}")
-
-
-def _opener(name: str) -> Callable[[Path, Manifest, EngineFile, str, int | None], Engine]:
-    if name == "openvino":
-        from rofo.engines.openvino import OpenVinoEngine
-
-        return OpenVinoEngine
-    from rofo.engines.onnxruntime import OnnxRuntimeCudaEngine, OnnxRuntimeEngine
-
-    return OnnxRuntimeCudaEngine if name == "onnxruntime-cuda" else OnnxRuntimeEngine

@@ -19,56 +19,50 @@ from rofo.text import one_line
 
 Floats = NDArray[np.float32]
 
-# After these, CUDA's documentation says, every further call fails and the process must be started anew.
-_FATAL = {
-    "cudaErrorAssert",
-    "cudaErrorContained",
-    "cudaErrorContextIsDestroyed",
-    "cudaErrorCudartUnloading",
-    "cudaErrorDeviceUninitialized",
-    "cudaErrorDevicesUnavailable",
-    "cudaErrorECCUncorrectable",
-    "cudaErrorExternalDevice",
-    "cudaErrorHardwareStackError",
-    "cudaErrorIllegalAddress",
-    "cudaErrorIllegalInstruction",
-    "cudaErrorInvalidAddressSpace",
-    "cudaErrorInvalidPc",
-    "cudaErrorLaunchFailure",
-    "cudaErrorLaunchTimeout",
-    "cudaErrorMisalignedAddress",
-    "cudaErrorMpsClientTerminated",
-    "cudaErrorNvlinkUncorrectable",
-    "cudaErrorTensorMemoryLeak",
-    "cudaErrorUnknown",
-    "CUDA_ERROR_CONTEXT_IS_DESTROYED",
-    "CUDA_ERROR_DEINITIALIZED",
-    "CUDA_ERROR_DEVICE_UNAVAILABLE",
-    "CUDA_ERROR_INVALID_CONTEXT",
-    "CUDA_ERROR_UNKNOWN",
-}
-_SPECIAL_STREAMS = 2  # handles up to here are the default streams, which exist in every context
+# After these, CUDA's documentation says, every further call fails and the process must be started anew. The
+# runtime and the driver have names of their own for an error, and one number.
+_FATAL = frozenset({
+    4,  # cudart unloading, CUDA_ERROR_DEINITIALIZED
+    46,  # device unavailable
+    201,  # device uninitialised, CUDA_ERROR_INVALID_CONTEXT
+    214,  # uncorrectable ECC error
+    220,  # uncorrectable NVLink error
+    226,  # contained memory error
+    700,  # illegal address
+    702,  # launch timeout
+    709,  # context is destroyed
+    710,  # assert
+    714,  # hardware stack error
+    715,  # illegal instruction
+    716,  # misaligned address
+    717,  # invalid address space
+    718,  # invalid program counter
+    719,  # launch failure
+    721,  # tensor memory leak
+    810,  # MPS client terminated
+    911,  # external device
+    999,  # unknown
+})  # fmt: skip
+_OUT_OF_MEMORY = 2
+# The default streams exist in every context. That of a thread (2) is another one in each thread.
+_LEGACY_STREAM, PER_THREAD_STREAM = 1, 2
 
 
 class CudaError(Exception):
-    """A CUDA call that failed; `name` is CUDA's own, such as cudaErrorIllegalAddress."""
+    """A CUDA call that failed with CUDA's own `name`, such as cudaErrorIllegalAddress.
 
-    def __init__(self, call: str, name: str, text: str) -> None:
-        super().__init__(f"{call}: {text} ({name})")
-        self.name = name
+    `fatal` tells whether the device is lost to this process.
+    """
 
-    @property
-    def fatal(self) -> bool:
-        """Whether the device is lost to this process."""
-        return self.name in _FATAL
+    def __init__(self, call: str, status: Any, text: str) -> None:
+        super().__init__(f"{call}: {text} ({status.name})")
+        self.name, self.fatal = str(status.name), int(status) in _FATAL
 
 
 class CudaMemoryError(CudaError):
     """Out of memory: `needed` bytes on the GPU, or of host memory for the GPU to copy from and to."""
 
-    def __init__(self, call: str, name: str, text: str, *, needed: int = 0, on_host: bool = False) -> None:
-        super().__init__(call, name, text)
-        self.needed, self.on_host = needed, on_host
+    needed, on_host = 0, False
 
 
 @dataclass(frozen=True)
@@ -126,7 +120,7 @@ class Cuda:
 
     def owns(self, stream: int) -> bool:
         """Whether a stream belongs to the primary context. Raises CudaError."""
-        return stream <= _SPECIAL_STREAMS or int(self._drive("cuStreamGetCtx", stream)) == self._context
+        return stream <= _LEGACY_STREAM or int(self._drive("cuStreamGetCtx", stream)) == self._context
 
     def copy_in(self, target: int, source: Floats, stream: int) -> None:
         """Queue a copy of pinned host memory to the GPU. Raises CudaError."""
@@ -171,16 +165,18 @@ class Cuda:
         status, *values = getattr(self._runtime, name)(*arguments)
         if int(status):
             _, text = self._runtime.cudaGetErrorString(status)
-            kind = CudaMemoryError if status.name == "cudaErrorMemoryAllocation" else CudaError
-            raise kind(name, status.name, text.decode(errors="replace"))
+            raise _error(name, status, text.decode(errors="replace"))
         return values[0] if len(values) == 1 else values
 
     def _drive(self, name: str, *arguments: Any) -> Any:
         status, *values = getattr(self._driver, name)(*arguments)
         if int(status):
-            kind = CudaMemoryError if status.name == "CUDA_ERROR_OUT_OF_MEMORY" else CudaError
-            raise kind(name, status.name, "the CUDA driver refused")
+            raise _error(name, status, "the CUDA driver refused")
         return values[0] if values else None
+
+
+def _error(call: str, status: Any, text: str) -> CudaError:
+    return (CudaMemoryError if int(status) == _OUT_OF_MEMORY else CudaError)(call, status, text)
 
 
 class Allocations:

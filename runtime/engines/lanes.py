@@ -5,15 +5,16 @@ of the last is copied out, each on a stream of its own, so that the GPU computes
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rofo.engines.contract import Shapes
-from rofo.engines.cuda import Allocations, Cuda, CudaError, CudaMemoryError, Floats
+from rofo.engines.contract import Shapes, Tensors
+from rofo.engines.cuda import Allocations, Cuda, CudaError, Floats
 from rofo.engines.tensorrt_library import Library
 
 SLOTS = 2
@@ -25,26 +26,26 @@ class ClosedError(Exception):
 
 @dataclass(frozen=True)
 class _Slot:
-    """Buffers of one call, on both sides, and the events between its three steps."""
+    """Buffers of one call by tensor, on both sides, and the events between its three steps."""
 
-    mix: Floats
-    stems: Floats
-    mix_on_gpu: int
-    stems_on_gpu: int
+    host: dict[str, Floats]
+    gpu: dict[str, int]
     copied_in: int
     computed: int
     copied_out: int
 
     @classmethod
-    def of(cls, shapes: Shapes, allocations: Allocations) -> "_Slot":
-        own = allocations
-        buffers = own.pinned(shapes.mix), own.pinned(shapes.stems)
-        return cls(*buffers, own.device(shapes.mix), own.device(shapes.stems), *(own.event() for _ in "abc"))
+    def of(cls, shapes: Shapes, own: Allocations) -> "_Slot":
+        tensors = {**shapes.inputs, **shapes.outputs}
+        host = {name: own.pinned(shape) for name, shape in tensors.items()}
+        gpu = {name: own.device(shape) for name, shape in tensors.items()}
+        return cls(host, gpu, own.event(), own.event(), own.event())
 
 
 class Lane:
     """One execution context, as `context` makes it. Computes on `stream`, or for None on one of its own.
 
+    `compiling` is held while work is queued, for that is when kernels are compiled.
     Raises CudaError (CudaMemoryError) and LibraryError; nothing stays allocated then.
     """
 
@@ -54,29 +55,29 @@ class Lane:
         library: Library,
         context: Callable[[], Any],
         shapes: Shapes,
-        stream: int | None = None,
-        slots: int = SLOTS,
+        stream: int | None,
+        compiling: threading.Lock,
     ) -> None:
-        self._cuda, self._library = cuda, library
-        self._enqueuing = threading.Lock()
+        self._cuda, self._library, self._shapes, self._compiling = cuda, library, shapes, compiling
         with cuda.current(), cuda.allocations() as self._allocations:
             self._incoming, self._outgoing = self._allocations.stream(), self._allocations.stream()
             self._computing = self._allocations.stream() if stream is None else stream
-            self.slots = [_Slot.of(shapes, self._allocations) for _ in range(slots)]
-            self._context = context()
+            self.slots = [_Slot.of(shapes, self._allocations) for _ in range(SLOTS)]
+            self._context = library.call(context)
 
-    def run(self, slot: _Slot, mix: Floats) -> Floats:
-        """mix -> a copy of the stems. Raises CudaError, LibraryError; nothing is under way afterwards."""
-        np.copyto(slot.mix, mix)
+    def run(self, slot: _Slot, inputs: Tensors) -> Tensors:
+        """Inputs -> copies of the outputs, with nothing under way. Raises CudaError, LibraryError."""
+        for name, tensor in inputs.items():
+            np.copyto(slot.host[name], tensor)
         with self._cuda.current():
             try:
-                with self._enqueuing:
+                with self._compiling:
                     self._enqueue(slot)
                 self._cuda.wait(slot.copied_out)
             except BaseException as error:
                 self._settle(error)
                 raise
-        return slot.stems.copy()
+        return {name: slot.host[name].copy() for name in self._shapes.outputs}
 
     def close(self) -> None:
         """Free everything; no call may be under way."""
@@ -86,15 +87,17 @@ class Lane:
 
     def _enqueue(self, slot: _Slot) -> None:
         cuda, call, context = self._cuda, self._library.call, self._context
-        cuda.copy_in(slot.mix_on_gpu, slot.mix, self._incoming)
+        for name in self._shapes.inputs:
+            cuda.copy_in(slot.gpu[name], slot.host[name], self._incoming)
         cuda.record(slot.copied_in, self._incoming)
         cuda.after(slot.copied_in, self._computing)
-        call(context.set_tensor_address, "mix", slot.mix_on_gpu)
-        call(context.set_tensor_address, "stems", slot.stems_on_gpu)
+        for name, address in slot.gpu.items():
+            call(context.set_tensor_address, name, address)
         call(context.execute_async_v3, self._computing)
         cuda.record(slot.computed, self._computing)
         cuda.after(slot.computed, self._outgoing)
-        cuda.copy_out(slot.stems, slot.stems_on_gpu, self._outgoing)
+        for name in self._shapes.outputs:
+            cuda.copy_out(slot.host[name], slot.gpu[name], self._outgoing)
         cuda.record(slot.copied_out, self._outgoing)
 
     def _settle(self, error: BaseException) -> None:
@@ -109,67 +112,32 @@ class Lane:
 
 
 class Lanes:
-    """The lanes of an engine, made when calls need them: the first at once, another for every two callers.
+    """The lanes of an engine and the calls that take turns on them."""
 
-    Where the GPU's memory is too small for another lane, callers wait for those there are.
-    """
-
-    def __init__(self, build: Callable[[], Lane], most: int | None = None) -> None:
-        self._build, self._most = build, most
-        self._changed = threading.Condition()
-        self._lanes: list[Lane] = []
-        self._idle: list[tuple[Lane, _Slot]] = []
-        self._lent, self._building, self._closed = 0, False, False
-        self._grow()
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self._changed, self._closed = threading.Condition(), False
+        # In turn, so that two callers get two lanes where there are two.
+        self._idle = deque((lane, lane.slots[i]) for i in range(SLOTS) for lane in lanes)
+        self._places = len(self._idle)
 
     @contextmanager
     def lent(self) -> Iterator[tuple[Lane, _Slot]]:
-        """A lane and a slot of it, for one call. Raises ClosedError, and what making a lane raises."""
-        place = self._take()
+        """A lane and a slot of it, for one call. Raises ClosedError."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._idle)
+            if self._closed:
+                raise ClosedError
+            place = self._idle.popleft()
         try:
             yield place
         finally:
             with self._changed:
-                self._lent -= 1
                 self._idle.append(place)
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Wait for the calls under way, then free the lanes; later calls raise ClosedError."""
+        """Wait for the calls under way; later calls raise ClosedError."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._lent and not self._building)
-            lanes, self._lanes = self._lanes, []
-            self._idle.clear()
-        for lane in lanes:
-            lane.close()
-
-    def _take(self) -> tuple[Lane, _Slot]:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._idle or self._may_grow())
-                if self._closed:
-                    raise ClosedError
-                if self._idle:
-                    self._lent += 1
-                    return self._idle.pop()
-                self._building = True
-            try:
-                self._grow()
-            except CudaMemoryError:
-                # Callers take turns on what there is. There is one lane at least: the first is not made here.
-                self._most = len(self._lanes)
-            finally:
-                with self._changed:
-                    self._building = False
-                    self._changed.notify_all()
-
-    def _may_grow(self) -> bool:
-        return not self._building and (self._most is None or len(self._lanes) < self._most)
-
-    def _grow(self) -> None:
-        lane = self._build()
-        with self._changed:
-            self._lanes.append(lane)
-            self._idle += [(lane, slot) for slot in lane.slots]
+            self._changed.wait_for(lambda: len(self._idle) == self._places)

@@ -1,20 +1,18 @@
 """ONNX Runtime: on the CPU for machines without OpenVINO, and on NVIDIA GPUs where it is built for them."""
 
-from pathlib import Path
+import sys
+from contextlib import redirect_stdout
 from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rofo.engines.contract import Shapes
+from rofo.engines import EngineSettings
+from rofo.engines.contract import EngineSource, Shapes, Tensors
 from rofo.errors import EngineLoadError, EngineRunError
-from rofo.manifest import EngineFile, Manifest
 from rofo.text import one_line
 
 _FATAL_ONLY = 4  # what goes wrong is raised; at 3 it is printed as well
 
 
-class OnnxRuntimeEngine:
+class CpuEngine:
     """One inference session; its `run` is thread-safe by ONNX Runtime's own promise."""
 
     backend = "onnxruntime"
@@ -27,23 +25,22 @@ class OnnxRuntimeEngine:
     _lacking = "pip install 'rofo[ort]'"
     _unloadable = "export again with rofo-export"
 
-    def __init__(
-        self, path: Path, manifest: Manifest, entry: EngineFile, precision: str, threads: int | None
-    ) -> None:
+    def __init__(self, source: EngineSource, settings: EngineSettings) -> None:
         import onnxruntime
 
-        if precision not in ("auto", "fp32"):
+        self._path, self.batch = source.path, source.entry.batch
+        path, shapes = source.path, Shapes.of(source.manifest, source.entry.batch)
+        if settings.precision not in ("auto", "fp32"):
             raise EngineLoadError(
-                f"{path}: ONNX Runtime computes in fp32, not {precision}; "
+                f"{path}: ONNX Runtime computes in fp32, not {settings.precision}; "
                 "use --precision fp32, or --backend openvino for bf16"
             )
         if self._provider not in onnxruntime.get_available_providers():
             raise EngineLoadError(f"{path}: this ONNX Runtime has no {self._provider}; {self._lacking}")
-        self._path = path
-        self.batch = entry.batch
+        self._preload(onnxruntime)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _FATAL_ONLY
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = settings.threads or 0
         # Viperx's shape at depth 2: 8.8 GB after two chunks with arena and pattern, 4.8 GB without.
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
@@ -64,25 +61,28 @@ class OnnxRuntimeEngine:
             )
         inputs = {node.name: node.shape for node in self._session.get_inputs()}
         outputs = {node.name: node.shape for node in self._session.get_outputs()}
-        Shapes.of(manifest, entry.batch).check(path, inputs, outputs)
+        shapes.check(path, inputs, outputs)
+        self._outputs = list(outputs)
 
-    def run(self, mix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See rofo.engines.Engine."""
+    def run(self, inputs: Tensors) -> Tensors:
+        """See rofo.engines.contract.Engine."""
         session = self._session
         if session is None:
             raise EngineRunError(f"{self._path}: the engine was closed; open it again")
         try:
-            stems: NDArray[np.float32] = session.run(["stems"], {"mix": mix})[0]
+            return dict(zip(self._outputs, session.run(self._outputs, inputs), strict=True))
         except Exception as error:
             raise EngineRunError(f"{self._path}: ONNX Runtime failed: {one_line(error, 300)}") from error
-        return stems
 
     def close(self) -> None:
-        """See rofo.engines.Engine."""
+        """See rofo.engines.contract.Engine."""
         self._session = None
 
+    def _preload(self, onnxruntime: Any) -> None:
+        """Load what the provider needs before a session asks for it."""
 
-class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
+
+class CudaEngine(CpuEngine):
     """The same on a GPU. Whatever CUDA lacks is an error: nothing moves to the processor in silence."""
 
     backend = "onnxruntime-cuda"
@@ -92,3 +92,9 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
     _config: ClassVar[dict[str, str]] = {"session.disable_cpu_ep_fallback": "1"}
     _unloadable = "see that nvidia-smi lists the GPU, or use --backend openvino or onnxruntime"
     _lacking = "pip uninstall onnxruntime, pip install 'rofo[ort-gpu]', and see that nvidia-smi lists the GPU"
+
+    def _preload(self, onnxruntime: Any) -> None:
+        # Finds the CUDA that pip installed. What it lacks it prints, where only results belong; the session
+        # then fails over the same.
+        with redirect_stdout(sys.stderr):
+            onnxruntime.preload_dlls()

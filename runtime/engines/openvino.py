@@ -1,15 +1,14 @@
 """OpenVINO on the CPU: the default backend for .onnx engines."""
 
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rofo.engines.contract import Shapes
+from rofo.engines import EngineSettings
+from rofo.engines.contract import EngineSource, Shapes, Tensors
 from rofo.errors import EngineLoadError, EngineMismatchError, EngineRunError
-from rofo.manifest import MIN_BF16_PARITY_DB, EngineFile, Manifest
+from rofo.manifest import MIN_BF16_PARITY_DB, Manifest
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
@@ -21,29 +20,27 @@ class OpenVinoEngine:
     in_flight = 1
     healthy = True
 
-    def __init__(
-        self, path: Path, manifest: Manifest, entry: EngineFile, precision: str, threads: int | None
-    ) -> None:
+    def __init__(self, source: EngineSource, settings: EngineSettings) -> None:
         import openvino
         from openvino.frontend import FrontEndManager
 
-        self._path = path
-        self.batch = entry.batch
+        path, shapes = source.path, Shapes.of(source.manifest, source.entry.batch)
+        self._path, self.batch, self._outputs = path, source.entry.batch, tuple(shapes.outputs)
         core = openvino.Core()
-        self.precision = self._choose(core, manifest, precision)
+        self.precision = self._choose(core, source.manifest, settings.precision)
         options: dict[str, Any] = {
             # Without the hint OpenVINO computes in bf16 wherever the processor can, measured or not.
             "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
             "PERFORMANCE_HINT": "LATENCY",
         }
-        if threads is not None:
-            options["INFERENCE_NUM_THREADS"] = threads
+        if settings.threads is not None:
+            options["INFERENCE_NUM_THREADS"] = settings.threads
         # Given anything but ONNX, read_model tries the readers of all other formats, which print messages.
         if not FrontEndManager().load_by_framework("onnx").supported(str(path)):
             raise EngineLoadError(f"{path}: not an ONNX file; export again with rofo-export")
         try:
             model = core.read_model(path)
-            Shapes.of(manifest, entry.batch).check(path, _shapes(model.inputs), _shapes(model.outputs))
+            shapes.check(path, _shapes(model.inputs), _shapes(model.outputs))
             if self.precision == "fp32":
                 _spell_out_norms(model)
             self._model: Any = core.compile_model(model, "CPU", options)
@@ -56,20 +53,20 @@ class OpenVinoEngine:
         self._idle: list[Any] = []
         self._lock = threading.Lock()
 
-    def run(self, mix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See rofo.engines.Engine."""
+    def run(self, inputs: Tensors) -> Tensors:
+        """See rofo.engines.contract.Engine."""
         request = self._request()
         try:
-            request.infer({0: np.ascontiguousarray(mix)}, share_inputs=True)
-            stems: NDArray[np.float32] = request.get_output_tensor(0).data.copy()
+            request.infer({n: np.ascontiguousarray(t) for n, t in inputs.items()}, share_inputs=True)
+            outputs = {name: request.get_tensor(name).data.copy() for name in self._outputs}
         except RuntimeError as error:
             raise EngineRunError(f"{self._path}: OpenVINO failed: {_last_line(error)}") from error
         with self._lock:
             self._idle.append(request)
-        return stems
+        return outputs
 
     def close(self) -> None:
-        """See rofo.engines.Engine."""
+        """See rofo.engines.contract.Engine."""
         self._idle.clear()
         self._model = None
 

@@ -2,8 +2,9 @@
 
 import re
 import shlex
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -11,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from rofo.engines import BACKENDS
+from rofo.engines.contract import EngineSource
 from rofo.engines.cuda import Gpu
 from rofo.errors import EngineLoadError, EngineMismatchError
 from rofo.manifest import EngineFile, Manifest
 
-_TITLES = {"tensorrt-rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
 # What rofo-export builds for with TensorRT-RTX; older and data-centre cards need TensorRT itself.
 _RTX_CAPABILITIES = {"8.0", "8.6", "8.7", "8.9", "12.0", "12.1"}
 _SOURCE = re.compile(r"\.?\s*In \w+ at /\S+:\d+")
@@ -43,36 +44,38 @@ class Library:
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What the function returns. Raises LibraryError where it raises, or returns None or False."""
-        self.log.lines.clear()
+        said = self.log.own.lines = deque(maxlen=3)
         try:
             result = function(*arguments)
         except Exception as error:
-            raise LibraryError(_joined([*list(self.log.lines), str(error)])) from error
+            raise LibraryError(_joined([*(said or self.log.strays), str(error)])) from error
         if result is None or result is False:
-            raise LibraryError(_joined(list(self.log.lines)) or f"{function.__name__} refused without a word")
+            raise LibraryError(_joined(said or self.log.strays) or "refused without a word")
         return result
 
 
-def load_library(path: Path, manifest: Manifest, entry: EngineFile) -> Library:
+def load_library(source: EngineSource) -> Library:
     """The library of a plan's backend, in the version that built it.
 
     Raises EngineLoadError when it cannot be imported, EngineMismatchError for another version: plans are
     valid only for the one that built them.
     """
-    title = _TITLES[entry.backend]
-    name, extra = BACKENDS[entry.backend][entry.backend]
+    path, entry = source.path, source.entry
+    backend = BACKENDS[entry.backend]
     try:
-        module = import_module(name)
+        module = import_module(backend.module)
     except (ImportError, OSError, RuntimeError) as error:
         raise EngineLoadError(
-            f"{path}: {title} cannot be imported ({_joined([str(error)])}); pip install '{extra}'"
+            f"{path}: {backend.title} cannot be imported ({_joined([str(error)])}); "
+            f"pip install '{backend.extra}'"
         ) from error
     if module.__version__ != entry.backend_version:
         raise EngineMismatchError(
-            f"{path}: built by {title} {entry.backend_version}, here is {module.__version__}; pip install "
-            f"{entry.backend}=={entry.backend_version}, or build it again: {rebuild(manifest, entry.backend)}"
+            f"{path}: built by {backend.title} {entry.backend_version}, here is {module.__version__}; "
+            f"pip install {entry.backend}=={entry.backend_version}, or build it again: "
+            f"{rebuild(source.manifest, entry.backend)}"
         )
-    return Library(title, extra, module, _log(module))
+    return Library(backend.title, backend.extra, module, _log(module))
 
 
 def check_gpu(path: Path, manifest: Manifest, entry: EngineFile, gpu: Gpu) -> None:
@@ -109,21 +112,25 @@ def _ordered(capability: str) -> tuple[int, ...]:
 
 @cache
 def _log(module: Any) -> Any:
-    """The log of a library, one for the process: TensorRT keeps the first it is given for everything."""
+    """The log of a library, one for the process: TensorRT keeps the first it is given for everything.
+
+    Every thread has lines of its own, so that calls at the same time keep their causes; `strays` come from
+    threads of the library.
+    """
     errors = {module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR}
 
     class Log(module.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             module.ILogger.__init__(self)
-            self.lines: deque[str] = deque(maxlen=3)
+            self.own, self.strays = threading.local(), deque[str](maxlen=3)
 
         def log(self, severity: Any, text: str) -> None:
             # The second says where in NVIDIA's sources the first was caught.
             if severity in errors and "catchCudaError" not in text:
-                self.lines.append(_SOURCE.sub("", text))
+                getattr(self.own, "lines", self.strays).append(_SOURCE.sub("", text))
 
     return Log()
 
 
-def _joined(lines: list[str]) -> str:
+def _joined(lines: Iterable[str]) -> str:
     return " ".join(" / ".join(line for line in lines if line.strip()).split())[:400]

@@ -18,7 +18,7 @@ from rofo.export.graph.form import PLAIN, Form, tensorrt_form
 from rofo.export.graph.weights import Weights
 from rofo.export.source.checkpoint import Checkpoint
 from rofo.manifest import Stft
-from rofo.spectrogram import Spectrogram
+from rofo.dsp.spectrogram import Spectrogram
 
 BS, MEL = "bs_roformer", "mel_band_roformer"
 

@@ -9,7 +9,7 @@ import openvino
 import pytest
 
 from rofo import EngineLoadError, EngineMismatchError, EngineRunError, ManifestError, RofoError
-from rofo.engines import open_engine
+from rofo.engines import EngineSettings, open_engine
 from rofo.engines.openvino import OpenVinoEngine
 from rofo.manifest import Parity, file_sha256, load_manifest
 
@@ -19,7 +19,7 @@ BAD_BF16 = (Parity("openvino", "fp32", 130.0), Parity("openvino", "bf16", 29.9))
 
 
 def opened(path, **options):
-    return open_engine(path, load_manifest(path), **options)
+    return open_engine(path, load_manifest(path), EngineSettings(**options))
 
 
 def refusal(path, kind=EngineLoadError, **options):
@@ -194,10 +194,12 @@ def test_fp32_is_fp32_and_bf16_is_not(exported, snr_db):
     path = exported()
     shape = (1, 2, 126, 129, 2)
     mix = np.random.default_rng(0).standard_normal(shape).astype(np.float32) * 10
-    wanted = opened(path, backend="onnxruntime").run(mix)
-    assert snr_db(wanted, opened(path, backend="openvino", precision="fp32").run(mix)) > 100
+    wanted = opened(path, backend="onnxruntime").run({"mix": mix})["stems"]
+    got = opened(path, backend="openvino", precision="fp32").run({"mix": mix})["stems"]
+    assert snr_db(wanted, got) > 100
     if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        assert 30 < snr_db(wanted, opened(path, backend="openvino", precision="bf16").run(mix)) < 90
+        got = opened(path, backend="openvino", precision="bf16").run({"mix": mix})["stems"]
+        assert 30 < snr_db(wanted, got) < 90
 
 
 @pytest.mark.parametrize(("threads", "options"), [(None, {}), (2, {"INFERENCE_NUM_THREADS": 2})])
@@ -316,7 +318,7 @@ def test_weights_beside_the_engine_are_read(model, backend):
     path.with_name("half.onnx.data").write_bytes(raw)
     mix = np.ones((1, 2, 63, 129, 2), np.float32)
     np.testing.assert_array_equal(
-        opened(path, backend=backend).run(mix), np.full((1, 1, *mix.shape[1:]), 0.5)
+        opened(path, backend=backend).run({"mix": mix})["stems"], np.full((1, 1, *mix.shape[1:]), 0.5)
     )
 
 

@@ -119,7 +119,7 @@ def test_another_format_number(change, version):
     assert "this rofo reads 1" in refusal(engine)
 
 
-FIELDS = [field.name for field in dataclasses.fields(Manifest)]
+FIELDS = [field.name for field in dataclasses.fields(Manifest) if field.default is dataclasses.MISSING]
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -163,7 +163,7 @@ def test_a_mistyped_field_is_named(change, field, value):
         (("residual",), "VOCALS", "repeat"),
         (("engines",), [], "engines is empty"),
         (("engines", 0, "batch"), 0, "batch"),
-        (("engines", 0, "backend"), "cuda", "backend"),
+        (("engines", 0, "backend"), 1, "backend"),
         (("engines", 0, "sha256"), "ABC", "is not a sha256"),
         (("engines", 0, "sha256"), "", "is not a sha256"),
         (("engines", 0, "data"), "x.data", "go together"),

@@ -220,7 +220,7 @@ def test_a_closed_mixer_has_closed_its_members(make_mixer):
     separator.close()
     for member, _ in separator._model._members:
         with pytest.raises(EngineRunError, match="closed"):
-            member._engine.run(np.zeros((1,), np.float32))
+            member._engine.run({"mix": np.zeros((1,), np.float32)})
 
 
 def test_backends_that_differ_are_joined(make_mixer, monkeypatch):
@@ -237,7 +237,9 @@ def test_output_that_is_not_finite_is_the_members_error(make_mixer, song):
     ):
         engine = separator._model._members[1][0]._engine
         run = engine.run
-        engine.run = lambda mix: run(mix) * np.float32("nan" if mix[0].any() else 1)
+        engine.run = lambda inputs: {
+            "stems": run(inputs)["stems"] * np.float32("nan" if inputs["mix"][0].any() else 1)
+        }
         separator.separate_songs([np.zeros((2, 3000), np.float32), song(9000)], RATE)
 
 

@@ -8,7 +8,7 @@ import onnx.helper
 import openvino
 import pytest
 
-from rofo.engines import open_engine
+from rofo.engines import EngineSettings, open_engine
 from rofo.manifest import file_sha256, load_manifest
 
 WIDTH, EPSILON = 16, 1e-5
@@ -87,7 +87,7 @@ def engine(make_engine):
 
 
 def opened(path, precision="fp32"):
-    return open_engine(path, load_manifest(path), backend="openvino", precision=precision)
+    return open_engine(path, load_manifest(path), EngineSettings("openvino", precision))
 
 
 @pytest.mark.parametrize("level", [100.0, 1.0, 1e-3])
@@ -95,7 +95,9 @@ def test_a_norm_over_a_long_chunk_is_as_precise_as_fp32_allows(engine, snr_db, l
     items_differ = np.array([1.0, 0.1]).reshape(BATCH, 1, 1, 1, 1)
     off_centre = np.random.default_rng(1).normal([0.5, -0.5], 1, MIX)
     mix = (level * items_differ * off_centre).astype(np.float32)
-    stems = opened(engine("InstanceNormalization", "scale", "shift", epsilon=EPSILON)).run(mix)
+    stems = opened(engine("InstanceNormalization", "scale", "shift", epsilon=EPSILON)).run({"mix": mix})[
+        "stems"
+    ]
     assert snr_db(in_float64(mix), stems) > 118
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_demix import demix
 
-from rofo.overlap_add import OverlapAdd
-from rofo.schemes.fade import Fade
+from rofo.dsp.fade import Fade
+from rofo.dsp.overlap_add import OverlapAdder
 
 CHUNK = 100
 
@@ -23,8 +23,8 @@ def chunk_dependent(chunk: np.ndarray) -> np.ndarray:
 def stream(mix: np.ndarray, plan: Fade, blocks: list[int]) -> np.ndarray:
     edges = np.cumsum([0, *blocks])
     parts = [mix[:, a:b] for a, b in pairwise(edges)] + [mix[:, edges[-1] :]]
-    joined = OverlapAdd()
-    out = [joined.add(piece, chunk_dependent(piece.samples)) for piece in plan.cut(parts)]
+    joined = OverlapAdder()
+    out = [joined.add(part, chunk_dependent(part.samples)) for part in plan.cut(parts)]
     return np.concatenate(out, axis=-1)
 
 
@@ -61,9 +61,9 @@ def test_any_plan_and_any_blocks(length: int, chunk: int, overlap: float, blocks
 @settings(max_examples=200, deadline=None)
 def test_every_sample_is_covered_and_weights_sum_right(length: int, chunk: int, overlap: float) -> None:
     plan = Fade.of(chunk, 0, overlap)
-    joined, out, used = OverlapAdd(), [], 0
-    for piece in plan.cut([np.ones((1, length), np.float32)]):
-        out.append(joined.add(piece, np.ones((1, chunk), np.float32)))
+    joined, out, used = OverlapAdder(), [], 0
+    for part in plan.cut([np.ones((1, length), np.float32)]):
+        out.append(joined.add(part, np.ones((1, chunk), np.float32)))
         used += 1
     flat = np.concatenate(out, axis=-1)
     assert flat.shape == (1, length)

@@ -12,9 +12,10 @@ from plain_demix import demix
 from plain_schemes import kuielab, mdx_c, mvsep, uvr_mdx
 
 from rofo import ManifestError, Separator, UsageError, load_manifest
-from rofo.manifest import SCHEMES, OverlapAdd
-from rofo.schemes.outer import SLICE
-from rofo.spectrogram import Spectrogram
+from rofo.dsp import SCHEMES
+from rofo.dsp.outer import SLICE
+from rofo.dsp.spectrogram import Spectrogram
+from rofo.manifest import OverlapAdd
 
 RATE, CHUNK, N_FFT = 44100, 4000, 256
 GEN = CHUNK - N_FFT
@@ -166,7 +167,7 @@ def test_what_cannot_be_is_refused_at_once_at_every_door(opened, song, tmp_path)
     for door in doors:
         with pytest.raises(UsageError, match="scheme trim has no overlap to choose, and 0"):
             door(scheme="trim", overlap=0.5)
-        with pytest.raises(UsageError, match="scheme is 'other'; choose among fade, hann"):
+        with pytest.raises(UsageError, match="scheme is 'other', not one of fade, hann"):
             door(scheme="other")
         with pytest.raises(UsageError, match="overlap is 1, not 0 or more"):
             door(scheme="hann", overlap=1)

@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 from plain_schemes import kuielab, mdx_c, mvsep, uvr_mdx
 
 from rofo import UsageError, load_manifest
-from rofo.manifest import SCHEMES
-from rofo.overlap_add import OverlapAdd
-from rofo.schemes import choose_cutter
-from rofo.schemes.fade import Fade
-from rofo.schemes.hann import Hann
-from rofo.schemes.outer import Outer
-from rofo.schemes.rectangular import Rectangular
-from rofo.schemes.trim import Trim
+from rofo.dsp import SCHEMES
+from rofo.dsp.fade import Fade
+from rofo.dsp.hann import Hann
+from rofo.dsp.outer import Outer
+from rofo.dsp.overlap_add import OverlapAdder
+from rofo.dsp.rectangular import Rectangular
+from rofo.dsp.trim import Trim
 
 CHUNK, N_FFT = 96, 16
 GEN = CHUNK - N_FFT
@@ -46,13 +45,13 @@ def stand_in(chunk):
     return np.stack((chunk * place * loud, chunk[:, ::-1] + loud))
 
 
-def streamed(cutter, mix, sizes=()):
+def streamed(scheme, mix, sizes=()):
     """The mix through a scheme and the stand-in, in blocks of `sizes` and the rest as one."""
     edges = np.cumsum([0, *sizes])
     blocks = [mix[:, a:b] for a, b in pairwise(edges)] + [mix[:, edges[-1] :]]
-    joined = OverlapAdd()
+    joined = OverlapAdder()
     return np.concatenate(
-        [joined.add(piece, stand_in(piece.samples)) for piece in cutter.cut(iter(blocks))], axis=-1
+        [joined.add(chunk, stand_in(chunk.samples)) for chunk in scheme.cut(iter(blocks))], axis=-1
     )
 
 
@@ -112,20 +111,20 @@ def equal(got, want, exact, snr_db):
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_tool_it_comes_from(case, length, snr_db):
-    cutter, plain, exact = CASES[case]
+    scheme, plain, exact = CASES[case]
     mix = noise(length)
-    equal(streamed(cutter, mix), plain(mix), exact, snr_db)
+    equal(streamed(scheme, mix), plain(mix), exact, snr_db)
 
 
 @given(case=st.sampled_from(sorted(CASES)), length=st.integers(1, 900), sizes=st.lists(st.integers(0, 200)))
 @settings(max_examples=300, deadline=None)
 def test_any_length_in_any_blocks(case, length, sizes, snr_db):
-    cutter, plain, exact = CASES[case]
+    scheme, plain, exact = CASES[case]
     mix = noise(length, 1)
     sizes = [size for i, size in enumerate(sizes) if sum(sizes[: i + 1]) <= length]
-    got = streamed(cutter, mix, sizes)
+    got = streamed(scheme, mix, sizes)
     equal(got, plain(mix), exact, snr_db)
-    np.testing.assert_array_equal(got, streamed(cutter, mix))
+    np.testing.assert_array_equal(got, streamed(scheme, mix))
 
 
 @given(
@@ -155,47 +154,47 @@ def test_any_numbers(chunk, half, overlap, length, snr_db):
 @pytest.mark.parametrize("number", [3, 7, 95, 200])
 @pytest.mark.parametrize("length", LENGTHS)
 def test_an_average_of_chunks_keeps_the_level_for_any_number(number, length):
-    cutter, joined = Rectangular.of(100, N_FFT, 1 - 1 / number), OverlapAdd()
+    scheme, joined = Rectangular.of(100, N_FFT, 1 - 1 / number), OverlapAdder()
     mix = noise(length)
-    got = [joined.add(piece, piece.samples) for piece in cutter.cut([mix])]
+    got = [joined.add(chunk, chunk.samples) for chunk in scheme.cut([mix])]
     np.testing.assert_allclose(np.concatenate(got, axis=-1), mix, rtol=1e-4)
 
 
-CUTTERS = {"fade": Fade.of(CHUNK, N_FFT, None), **{case: cutter for case, (cutter, _, _) in CASES.items()}}
+NUMBERED = {"fade": Fade.of(CHUNK, N_FFT, None), **{case: scheme for case, (scheme, _, _) in CASES.items()}}
 
 
 @pytest.mark.parametrize("blocks", [[], [np.zeros((2, 0), np.float32)], [np.zeros((1, 0), np.float32)] * 3])
-@pytest.mark.parametrize("case", CUTTERS)
-def test_an_empty_song_has_no_pieces(case, blocks):
-    assert not list(CUTTERS[case].cut(blocks))
+@pytest.mark.parametrize("case", NUMBERED)
+def test_an_empty_song_has_no_chunks(case, blocks):
+    assert not list(NUMBERED[case].cut(blocks))
 
 
 @pytest.mark.parametrize("length", [1, GEN, GEN + 1, 777])
-@pytest.mark.parametrize("case", CUTTERS)
-def test_pieces_are_what_they_promise(case, length):
-    pieces = list(CUTTERS[case].cut([noise(length)]))
-    assert [piece.index for piece in pieces] == list(range(len(pieces)))
-    assert {piece.samples.shape for piece in pieces} == {(2, CHUNK)}
-    assert {piece.samples.dtype for piece in pieces} == {np.dtype(np.float32)}
-    assert all(piece.window.size <= CHUNK for piece in pieces)
-    starts, finished = [piece.start for piece in pieces], [piece.finished for piece in pieces]
+@pytest.mark.parametrize("case", NUMBERED)
+def test_chunks_are_what_they_promise(case, length):
+    chunks = list(NUMBERED[case].cut([noise(length)]))
+    assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
+    assert {chunk.samples.shape for chunk in chunks} == {(2, CHUNK)}
+    assert {chunk.samples.dtype for chunk in chunks} == {np.dtype(np.float32)}
+    assert all(chunk.window.size <= CHUNK for chunk in chunks)
+    starts, finished = [chunk.start for chunk in chunks], [chunk.finished for chunk in chunks]
     assert starts == sorted(starts)
     assert finished == sorted(finished)
     assert finished[-1] == length
     assert min(finished) >= 0
 
 
-@pytest.mark.parametrize("case", CUTTERS)
-def test_no_piece_is_of_no_use(case):
+@pytest.mark.parametrize("case", NUMBERED)
+def test_no_chunk_is_of_no_use(case):
     for length in (GEN, CHUNK, 2 * GEN, SLICE):
-        for piece in CUTTERS[case].cut([noise(length)]):
+        for chunk in NUMBERED[case].cut([noise(length)]):
             # The ends of fades and of Hann windows are exact zeros in the right place.
-            weighed = piece.window > 0 if case.startswith(("trim", "outer")) else piece.window >= 0
-            inside = piece.start + np.flatnonzero(weighed)
+            weighed = chunk.window > 0 if case.startswith(("trim", "outer")) else chunk.window >= 0
+            inside = chunk.start + np.flatnonzero(weighed)
             assert ((inside >= 0) & (inside < length)).any()
 
 
-@pytest.mark.parametrize("case", CUTTERS)
+@pytest.mark.parametrize("case", NUMBERED)
 def test_only_what_is_needed_is_read_and_held(case):
     read, most = 0, 0
 
@@ -205,18 +204,18 @@ def test_only_what_is_needed_is_read_and_held(case):
             read += 50
             yield noise(50)
 
-    joined, given = OverlapAdd(), 0
-    for piece in CUTTERS[case].cut(blocks()):
-        given += joined.add(piece, piece.samples).shape[-1]
+    joined, given = OverlapAdder(), 0
+    for chunk in NUMBERED[case].cut(blocks()):
+        given += joined.add(chunk, chunk.samples).shape[-1]
         most = max(most, read - given)
     assert given == read == 25_000
     assert most <= 3 * CHUNK + 50
 
 
-@pytest.mark.parametrize("case", [case for case in CUTTERS if not case.startswith("outer of")])
+@pytest.mark.parametrize("case", [case for case in NUMBERED if not case.startswith("outer of")])
 def test_a_long_block_is_not_copied_for_every_chunk(case):
-    pieces = list(CUTTERS[case].cut([noise(5000)]))
-    owners = [piece.samples.base for piece in pieces]
+    chunks = list(NUMBERED[case].cut([noise(5000)]))
+    owners = [chunk.samples.base for chunk in chunks]
     assert any(one is other is not None for one, other in pairwise(owners))
 
 
@@ -229,7 +228,7 @@ def manifest(make_engine):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "overlap", "cutter"),
+    ("scheme", "overlap", "wanted"),
     [
         (None, None, Fade(4000, 3000)),
         ("fade", None, Fade(4000, 3000)),
@@ -246,26 +245,26 @@ def manifest(make_engine):
         ("outer", 0.5, Outer(Trim(4000, 256), 1_000_000, 500_000)),
     ],
 )
-def test_what_is_chosen_goes_before_the_manifest(manifest, scheme, overlap, cutter):
-    assert choose_cutter(manifest, scheme, overlap) == cutter
+def test_what_is_chosen_goes_before_the_manifest(manifest, scheme, overlap, wanted):
+    assert manifest.scheme(scheme, overlap) == wanted
 
 
 @pytest.mark.parametrize("overlap", [-0.1, 1.0, 1.5, float("nan"), float("inf")])
 @pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme != "trim"])
 def test_an_overlap_is_a_fraction(manifest, scheme, overlap):
     with pytest.raises(UsageError, match=r"^half: overlap is .*, not 0 or more and below 1; choose"):
-        choose_cutter(manifest, scheme, overlap)
+        manifest.scheme(scheme, overlap)
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 2.0])
 def test_trimming_has_no_overlap(manifest, overlap):
     with pytest.raises(UsageError, match=r"^half: scheme trim has no overlap to choose, and .* is given; "):
-        choose_cutter(manifest, "trim", overlap)
+        manifest.scheme("trim", overlap)
 
 
 def test_an_unknown_scheme_is_refused_with_those_there_are(manifest):
-    with pytest.raises(UsageError, match=r"^half: scheme is 'Hann'; choose among fade, hann, trim, rect"):
-        choose_cutter(manifest, "Hann")
+    with pytest.raises(UsageError, match=r"^half: scheme is 'Hann', not one of fade, hann, trim, rect"):
+        manifest.scheme("Hann")
 
 
 @pytest.mark.parametrize("scheme", ["hann", "trim", "outer"])
@@ -274,5 +273,5 @@ def test_a_chunk_must_be_longer_than_what_is_trimmed(make_engine, scheme):
     with pytest.raises(
         UsageError, match=rf"^half: a chunk of 256 samples is too short for scheme {scheme}, "
     ):
-        choose_cutter(short, scheme)
-    choose_cutter(short, "rectangular")
+        short.scheme(scheme)
+    short.scheme("rectangular")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rofo import AudioReadError, CancelledError, EngineOutputError, UsageError
-from rofo.manifest import SCHEMES
+from rofo.dsp import SCHEMES
 
 RATE, CHUNK = 44100, 4000
 

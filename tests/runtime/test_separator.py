@@ -18,11 +18,10 @@ from rofo import (
     Separator,
     UsageError,
 )
-from rofo.chunk_loop import ChunkLoop
-from rofo.engines.contract import Shapes
+from rofo.dsp.chunk_loop import ChunkLoop
+from rofo.dsp.fade import Fade
+from rofo.dsp.spectrogram import Spectrogram
 from rofo.manifest import load_manifest
-from rofo.schemes.fade import Fade
-from rofo.spectrogram import Spectrogram
 
 RATE, CHUNK, BORDER, N_FFT, HOP = 44100, 4000, 2000, 256, 64
 LENGTHS = [0, 1, HOP - 1, HOP, HOP + 1, N_FFT // 2, CHUNK // 2, CHUNK // 2 + 1, CHUNK - 1, CHUNK, CHUNK + 1]
@@ -406,16 +405,15 @@ def test_a_failing_engine_is_an_engine_error(opened, song, capfd):
 )
 def test_output_of_the_wrong_shape_or_type_is_refused(make_engine, song, wrong):
     manifest = load_manifest(make_engine(batch=3))
-    shapes, transform = Shapes.of(manifest, 3), Spectrogram(manifest.stft, CHUNK)
 
     class Engine:
         backend, precision, batch, in_flight = "fake", "fp32", 3, 1
 
-        def run(self, mix):
-            return wrong(mix[:, None])
+        def run(self, inputs):
+            return {"stems": wrong(inputs["mix"][:, None])}
 
-    loop = ChunkLoop(Engine(), shapes, transform, "fake.onnx", RATE)
-    with pytest.raises(EngineOutputError, match=r"fake.onnx: the engine returned float.*export again"):
+    loop = ChunkLoop(Engine(), manifest, "fake.onnx")
+    with pytest.raises(EngineOutputError, match=r"fake.onnx: the engine returned stems float.*export again"):
         list(loop(Fade(CHUNK, 2000).cut([song(30_000)])))
 
 
@@ -462,8 +460,8 @@ def test_memory_does_not_grow_with_the_file(opened, tmp_path):
 
 
 def test_a_long_block_is_not_copied_for_every_chunk():
-    pieces = list(Fade(CHUNK, 2000).cut([np.zeros((2, 100_000), np.float32)]))
-    assert np.shares_memory(pieces[10].samples, pieces[11].samples)
+    chunks = list(Fade(CHUNK, 2000).cut([np.zeros((2, 100_000), np.float32)]))
+    assert np.shares_memory(chunks[10].samples, chunks[11].samples)
 
 
 def test_an_array_is_not_copied_as_a_whole(opened, song):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from rofo.dsp.spectrogram import Spectrogram
 from rofo.errors import ManifestError
 from rofo.manifest import Stft
-from rofo.spectrogram import Spectrogram
 
 
 def torch_stft(chunk: np.ndarray, stft: Stft) -> torch.Tensor:

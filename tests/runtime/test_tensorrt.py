@@ -16,14 +16,12 @@ from gpu_standin import FOREIGN, Driver, Machine, Runtime, plan_bytes
 
 import rofo
 from rofo import EngineLoadError, EngineMismatchError, EngineRunError, ManifestError, Separator, UsageError
-from rofo.chunk_loop import ChunkLoop
-from rofo.engines import open_engine
+from rofo.dsp.chunk_loop import ChunkLoop
+from rofo.dsp.fade import Fade
+from rofo.engines import EngineSettings, open_engine
 from rofo.engines.contract import Shapes
 from rofo.engines.cuda import _FATAL
-from rofo.engines.tensorrt import TensorRtEngine
 from rofo.manifest import file_sha256, load_manifest
-from rofo.schemes.fade import Fade
-from rofo.spectrogram import Spectrogram
 
 RATE = 44100
 # Calls whose failure nobody can or need do anything about: freeing, and the cache of kernels.
@@ -51,7 +49,7 @@ def make_plan(make_engine):
         path, manifest = onnx.with_suffix(".plan"), onnx.with_suffix(".json")
         raw = json.loads(manifest.read_text())
         shapes = Shapes.of(load_manifest(onnx), raw["engines"][0]["batch"])
-        path.write_bytes(plan_bytes(shapes.mix, shapes.stems) if content is None else content)
+        path.write_bytes(plan_bytes(shapes.inputs, shapes.outputs) if content is None else content)
         facts = {
             "file": path.name,
             "backend": backend,
@@ -70,11 +68,11 @@ def make_plan(make_engine):
 
 
 def opened(path, **options):
-    return open_engine(path, load_manifest(path), **options)
+    return open_engine(path, load_manifest(path), EngineSettings(**options))
 
 
-def noise(engine, seed=0):
-    return np.random.default_rng(seed).standard_normal(engine._shapes.mix, np.float32)
+def noise(seed=0):
+    return {"mix": np.random.default_rng(seed).standard_normal((1, 2, 63, 129, 2), np.float32)}
 
 
 def refusal(path, kind, **options):
@@ -131,16 +129,15 @@ def test_a_song_keeps_two_calls_going(make_engine, song):
     class Engine:
         backend, precision, batch, in_flight, healthy = "fake", "fp32", 2, 2, True
 
-        def run(self, mix):
+        def run(self, inputs):
             both.wait()
-            return mix[:, None]
+            return {"stems": inputs["mix"][:, None]}
 
-    transform = Spectrogram(manifest.stft, manifest.chunk.samples)
-    loop = ChunkLoop(Engine(), Shapes.of(manifest, 2), transform, "fake.plan", RATE)
-    pieces = list(Fade(4000, 2000).cut([song(7 * 2000)]))
-    assert len(pieces) % 4 == 0
-    for (piece, estimate), wanted in zip(loop(iter(pieces)), pieces, strict=True):
-        assert piece is wanted
+    loop = ChunkLoop(Engine(), manifest, "fake.plan")
+    chunks = list(Fade(4000, 2000).cut([song(7 * 2000)]))
+    assert len(chunks) % 4 == 0
+    for (chunk, estimate), wanted in zip(loop(iter(chunks)), chunks, strict=True):
+        assert chunk is wanted
         np.testing.assert_allclose(estimate[0], wanted.samples, atol=1e-5)
 
 
@@ -156,7 +153,7 @@ def test_a_song_needs_one_context(machine, make_plan, song):
 def test_the_order_of_the_calls(machine, make_plan):
     engine = opened(make_plan())
     machine.calls.clear()
-    engine.run(noise(engine))
+    engine.run(noise())
     at = machine.calls.index("copy in")
     assert machine.calls[at - 1 : at + 11] == [
         "cuCtxPushCurrent",
@@ -183,72 +180,90 @@ def test_copies_do_not_wait_for_the_neighbours_computation(machine, make_plan):
         assert one is not other
         with engine._cuda.current():
             for slot, value in ((one, 1.0), (other, 2.0)):
-                slot.mix[:] = value
+                slot.host["mix"][:] = value
                 lane._enqueue(slot)
             machine.finish(lane._incoming)
             assert machine.networks == 0
-            size = other.mix.size
-            assert (machine.floats(other.mix_on_gpu, size, ("device",)) == 2.0).all()
+            size = other.host["mix"].size
+            assert (machine.floats(other.gpu["mix"], size, ("device",)) == 2.0).all()
             engine._cuda.wait(one.copied_out)
             assert machine.networks == 1
-            assert (one.stems == 0.5).all()
-            assert np.isnan(other.stems).all()
+            assert (one.host["stems"] == 0.5).all()
+            assert np.isnan(other.host["stems"]).all()
             engine._cuda.wait(other.copied_out)
-            assert (other.stems == 1.0).all()
+            assert (other.host["stems"] == 1.0).all()
     engine.close()
     machine.settled()
 
 
 def test_results_belong_to_the_caller(machine, make_plan):
     engine = opened(make_plan())
-    first = engine.run(noise(engine, 1))
+    first = engine.run(noise(1))["stems"]
     kept = first.copy()
-    engine.run(noise(engine, 2))
+    engine.run(noise(2))
     engine.close()
     np.testing.assert_array_equal(first, kept)
 
 
 @pytest.mark.parametrize(
-    "wrong", [lambda mix: mix[:, :1], lambda mix: mix.astype(np.float64), lambda mix: mix[0]]
+    "wrong",
+    [
+        lambda mix: {"mix": mix[:, :1]},
+        lambda mix: {"mix": mix.astype(np.float64)},
+        lambda mix: {"mix": mix, "waveform": mix[0, ..., 0]},
+        lambda mix: {},
+    ],
 )
 def test_a_wrong_input_is_refused(machine, make_plan, wrong):
     engine = opened(make_plan())
     with pytest.raises(EngineRunError, match="the engine takes float32"):
-        engine.run(wrong(noise(engine)))
+        engine.run(wrong(noise()["mix"]))
     engine.close()
 
 
 # Contexts
 
 
-def test_the_third_call_at_once_gets_a_context_of_its_own(machine, make_plan):
+def test_an_engine_has_one_context_however_many_call_it(machine, make_plan):
     engine = opened(make_plan())
-    with engine._lanes.lent() as (one, _), engine._lanes.lent() as (two, _):
-        assert one is two
-        assert machine.made_contexts == 1
-        with engine._lanes.lent() as (three, _):
-            assert three is not one
+    machine.calls.clear()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda seed: engine.run(noise(seed)), range(16)))
+    assert machine.made_contexts == 1
+    assert not {"create_execution_context", "cudaMalloc", "cudaMallocHost"} & set(machine.calls)
     engine.close()
     machine.settled()
-    assert machine.made_contexts == 2
 
 
-def test_without_memory_for_another_context_callers_take_turns(machine, make_plan):
-    machine.contexts_fit = 1
-    engine = opened(make_plan())
-    mix = noise(engine)
-    with engine._lanes.lent(), engine._lanes.lent():
-        machine.calls.clear()
-        late = threading.Thread(target=lambda: results.append(engine.run(mix)))
-        results = []
+def test_the_third_call_at_once_waits_for_a_buffer(machine, make_plan):
+    engine, mix, results = opened(make_plan()), noise(), []
+    with engine._lanes.lent() as (one, slot), engine._lanes.lent() as (two, other):
+        assert one is two
+        assert slot is not other
+        late = threading.Thread(target=lambda: results.append(engine.run(mix)["stems"]))
         late.start()
-        with engine._lanes._changed:
-            assert engine._lanes._changed.wait_for(lambda: engine._lanes._most == 1, timeout=60)
-        assert late.is_alive()
-        assert "execute_async_v3" not in machine.calls
+        late.join(0.05)
+        assert not results
     late.join(60)
-    np.testing.assert_array_equal(results[0][:, 0], 0.5 * mix)
+    np.testing.assert_array_equal(results[0][:, 0], 0.5 * mix["mix"])
     engine.close()
+    machine.settled()
+
+
+def test_more_contexts_are_made_at_once_where_they_are_asked_for(machine, make_plan):
+    engine = opened(make_plan(), contexts=2)
+    assert machine.made_contexts == 2
+    with engine._lanes.lent() as (one, _), engine._lanes.lent() as (other, _):
+        assert one is not other
+        engine.run(noise())
+    assert machine.made_contexts == 2
+    engine.close()
+    machine.settled()
+
+
+def test_without_memory_for_the_contexts_asked_for_nothing_is_opened(machine, make_plan):
+    machine.contexts_fit = 1
+    assert "out of GPU memory" in refusal(make_plan(), EngineLoadError, contexts=2)
     machine.settled()
 
 
@@ -263,7 +278,7 @@ def test_closing_waits_for_calls_and_refuses_later_ones(machine, make_plan):
     closing.join(60)
     engine.close()
     with pytest.raises(EngineRunError, match="closed; open it again"):
-        engine.run(noise(engine))
+        engine.run(noise())
     machine.settled()
 
 
@@ -282,9 +297,6 @@ def test_a_callers_stream_is_computed_on_and_left_alone(machine, make_plan, song
         assert snr_db(0.5 * song(9000), separator.separate(song(9000), RATE)["vocals"]) > 100
         assert machine.pending[4711] == []
         assert machine.calls.count("cudaStreamCreateWithFlags") == 2
-        lanes = separator._model._engine._lanes
-        with lanes.lent(), lanes.lent():
-            assert not lanes._may_grow()
     machine.settled()
 
 
@@ -302,7 +314,7 @@ def test_a_processor_takes_no_stream(make_engine):
 def test_the_callers_context_stays_current(machine, make_plan):
     machine.current.stack = [FOREIGN]
     engine = opened(make_plan())
-    engine.run(noise(engine))
+    engine.run(noise())
     engine.close()
     assert machine.current.stack == [FOREIGN]
     machine.current.stack = []
@@ -315,7 +327,7 @@ def test_a_forked_process_is_told(machine, make_plan, monkeypatch):
     with monkeypatch.context() as child:
         child.setattr(os, "getpid", lambda: own + 1)
         with pytest.raises(EngineRunError, match=r"forked.*spawn"):
-            engine.run(noise(engine))
+            engine.run(noise())
         engine.close()
         assert machine.alive
     engine.close()
@@ -373,7 +385,7 @@ def test_an_altered_plan_is_not_deserialised(machine, make_plan):
     assert machine.calls == []
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", plan_bytes([1], [1])[:-2]])
+@pytest.mark.parametrize("content", [b"", b"garbage", plan_bytes({}, {})[:-2]])
 def test_what_the_library_cannot_load_is_told_in_its_words(machine, make_plan, content):
     machine.says = "Serialization assertion\n  magic tag failed"
     text = refusal(make_plan(content), EngineMismatchError)
@@ -393,14 +405,15 @@ def test_a_plan_without_its_manifest(machine, make_plan):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"names": ("mix", "sources")}, "sources"),
-        ({"mix": (2, 2, 63, 129, 2)}, "its input is"),
-        ({"stems": (1, 3, 2, 63, 129, 2)}, "its output is"),
+        ({"outputs": {"sources": (1, 1, 2, 63, 129, 2)}}, "sources"),
+        ({"outputs": {}}, "its output is {}"),
+        ({"inputs": {"mix": (2, 2, 63, 129, 2)}}, "its input is"),
+        ({"outputs": {"stems": (1, 3, 2, 63, 129, 2)}}, "its output is"),
         ({"dtype": "float16"}, "its mix is float16, not float32"),
     ],
 )
 def test_tensors_that_are_not_the_contracts(machine, make_plan, change, said):
-    good = {"mix": (1, 2, 63, 129, 2), "stems": (1, 1, 2, 63, 129, 2)}
+    good = {"inputs": {"mix": (1, 2, 63, 129, 2)}, "outputs": {"stems": (1, 1, 2, 63, 129, 2)}}
     assert said in refusal(make_plan(plan_bytes(**(good | change))), EngineMismatchError)
     machine.settled()
 
@@ -444,7 +457,7 @@ def attempt(path, machine):
     errors = []
     for mix in MIXES:
         try:
-            np.testing.assert_array_equal(engine.run(mix)[:, 0], 0.5 * mix)
+            np.testing.assert_array_equal(engine.run({"mix": mix})["stems"][:, 0], 0.5 * mix)
             errors.append(None)
         except EngineRunError as error:
             errors.append(error)
@@ -512,10 +525,10 @@ def test_out_of_memory_at_opening_and_while_running(machine, make_plan):
     engine = opened(make_plan())
     machine.fail, machine.error = len(machine.calls) + 6, "cudaErrorMemoryAllocation"
     with pytest.raises(EngineRunError, match=r"out of GPU memory: needs 5\.00 GB"):
-        engine.run(noise(engine))
+        engine.run(noise())
     assert machine.calls[machine.fail] == "execute_async_v3"
     assert engine.healthy
-    engine.run(noise(engine))
+    engine.run(noise())
     engine.close()
     machine.settled()
 
@@ -527,7 +540,7 @@ def test_compiled_kernels_are_kept_for_the_next_start(machine, make_plan, cache)
     machine.compiled, path = b"kernels", make_plan()
     engine = opened(path)
     assert machine.given_cache is None
-    engine.run(noise(engine))
+    engine.run(noise())
     (file,) = cache.iterdir()
     assert file.read_bytes() == b"kernels"
     machine.compiled = b"more kernels"
@@ -543,7 +556,7 @@ def test_another_gpu_has_kernels_of_its_own(machine, make_plan, cache):
     for name, capability in (("A", (8, 9)), ("B", (8, 9)), ("A", (8, 6))):
         machine.name, machine.capability, machine.given_cache = name, capability, None
         engine = opened(path)
-        engine.run(noise(engine))
+        engine.run(noise())
         engine.close()
         assert machine.given_cache is None
     assert len(list(cache.iterdir())) == 3
@@ -563,20 +576,7 @@ def test_a_cache_folder_that_cannot_be_written_is_no_error(machine, make_plan, t
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     machine.compiled = b"kernels"
     engine = opened(make_plan())
-    engine.run(noise(engine))
-    engine.close()
-    machine.settled()
-
-
-def test_cuda_graphs_are_off_unless_asked_for(machine, make_plan):
-    path = make_plan()
-    opened(path).close()
-    assert machine.graphs is None
-    manifest = load_manifest(path)
-    engine = TensorRtEngine(path, manifest, manifest.engines[1], "auto", cuda_graphs=True)
-    assert machine.graphs == "whole"
-    with engine._lanes.lent() as (one, _), engine._lanes.lent() as (other, _):
-        assert one is not other
+    engine.run(noise())
     engine.close()
     machine.settled()
 
@@ -615,11 +615,10 @@ def test_what_is_called_exists_in_the_real_libraries():
         "ICudaEngine": "num_io_tensors get_tensor_name get_tensor_mode get_tensor_shape get_tensor_dtype "
         "create_execution_context create_runtime_config device_memory_size_v2",
         "IExecutionContext": "set_tensor_address execute_async_v3",
-        "IRuntimeConfig": "create_runtime_cache set_runtime_cache cuda_graph_strategy",
+        "IRuntimeConfig": "create_runtime_cache set_runtime_cache",
         "IRuntimeCache": "serialize deserialize",
         "TensorIOMode": "INPUT",
         "DataType": "FLOAT",
-        "CudaGraphStrategy": "WHOLE_GRAPH_CAPTURE",
         "ILogger": "ERROR INTERNAL_ERROR",
     }.items():
         assert set(used.split()) <= set(dir(getattr(real, name))), name

@@ -1,1 +1,168 @@
 """BS-Roformer and Mel-Band Roformer."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor, nn
+
+from rofo.export.facts import Facts, contradict, merge
+from rofo.export.families.family import Family
+from rofo.export.families.roformer.bands import bs_bands, bs_readings, mel_bands, mel_readings
+from rofo.export.families.roformer.engine import RoformerEngine
+from rofo.export.families.roformer.network import Roformer as RoformerNetwork
+from rofo.export.families.roformer.reading import (
+    NAMES,
+    SHARED_BIAS,
+    lightning_config,
+    weights_facts,
+    yaml_facts,
+)
+from rofo.export.families.unsupported import unsupported_network
+from rofo.export.graph.types import Form
+from rofo.export.source import Source
+
+# MSST's, where its class has one; num_overlap has none, 2 is what nearly every public yaml says.
+_DEFAULTS = Facts.said(
+    "default",
+    {
+        "scheme": "fade",
+        "num_overlap": 2,
+        "zero_dc": True,
+        "skip_connection": False,
+        "normalize": False,
+        "stft_normalized": False,
+        "rotary": "exact",
+    },
+)
+# The facts that the network takes by their own names.
+_ARGUMENTS = (
+    "channels", "num_stems", "dim", "depth", "heads", "dim_head", "time_transformer_depth",
+    "freq_transformer_depth", "linear_transformer_depth", "ff_mult", "skip_connection", "zero_dc", "use_pope",
+    "rotary",
+)  # fmt: skip
+
+
+class Roformer(Family):
+    """The two Roformers; which of them is the fact `architecture`, named as MSST's model_type."""
+
+    name = "roformer"
+    options = frozenset(
+        ("sample_rate", "n_fft", "hop_length", "chunk_seconds", "stems", "scheme", "normalize", "zero_dc",
+         "skip_connection", "rotary")
+    )  # fmt: skip
+    yaml_types = frozenset(NAMES)
+    yaml_hints = (frozenset({"time_transformer_depth"}),)
+    stages = r"band_split|layers\.\d+\.\w+\.blocks\.\d+|mask_estimators\.\d+"
+
+    def reads(self, source: Source) -> bool:
+        """Told by the band split; variants that compute something else are left to be refused by name."""
+        bands = any(key.startswith("band_split.to_features.") for key in source.state)
+        return bands and unsupported_network(source.state) is None
+
+    def weights(self, source: Source) -> dict[str, Any]:
+        """As in Family, with the names of `weights_facts`."""
+        return weights_facts(source)
+
+    def hyper_parameters(self, source: Source) -> Mapping[str, Any] | None:
+        """As in Family."""
+        return lightning_config(source.hyper_parameters)
+
+    def yaml(self, config: Mapping[str, Any], weights: Facts, problems: list[str]) -> dict[str, Any]:
+        """As in Family."""
+        return yaml_facts(config, weights, problems)
+
+    def complete(self, facts: Facts, problems: list[str]) -> Facts:
+        """As in Family: how the widths of the bands are read, and MSST's defaults."""
+        if "mel_sample_rate" not in facts and "sample_rate" in facts:
+            facts = facts.derived("sample_rate", mel_sample_rate=facts["sample_rate"])
+        facts = _with_bands(facts, problems)
+        if "sample_rate" not in facts and "mel_sample_rate" in facts:
+            facts = facts.derived("mel_sample_rate", sample_rate=facts["mel_sample_rate"])
+        if "stereo" in facts:
+            facts = facts.derived("stereo", channels=2 if facts["stereo"] else 1)
+        unused = "freqs_per_bands" if facts["architecture"] == "mel_band_roformer" else "mel_sample_rate"
+        return merge(facts.without("band_inputs", "stereo", unused), _DEFAULTS)
+
+    def check(self, facts: Facts) -> list[str]:
+        """As in Family: stored position tables may be too short for the chunk."""
+        frames, stored = _frames(facts), facts.get("table_frames")
+        if stored is None or frames <= stored:
+            return []
+        return [f"{frames} frames in a chunk but {stored} in the position tables (--chunk)"]
+
+    def summary(self, facts: Facts) -> str:
+        """As in Family."""
+        return f"{facts['architecture']} {facts['dim']}x{facts['depth']}, {facts['num_bands']} bands"
+
+    def msst_type(self, facts: Facts) -> str | None:
+        """As in Family."""
+        return str(facts["architecture"])
+
+    def network(self, facts: Facts) -> RoformerNetwork:
+        """As in Family."""
+        is_mel = facts["architecture"] == "mel_band_roformer"
+        if is_mel:
+            bands = mel_bands(facts["mel_sample_rate"], facts["n_fft"], facts["num_bands"])
+        else:
+            bands = bs_bands(facts["freqs_per_bands"])
+        return RoformerNetwork(
+            **{name: facts[name] for name in _ARGUMENTS},
+            bands=bands,
+            mask_layers=facts["mask_estimator_depth"] + is_mel,
+            mlp_expansion_factor=facts.get("mlp_expansion_factor", 1),
+            norm_each=is_mel,
+            table_frames=facts.get("table_frames"),
+            bias=facts["shared_bias"] != "none",
+        )
+
+    def state(self, source: Source, facts: Facts) -> dict[str, Tensor]:
+        """As in Family. What files of Roformer-SW keep once for all layers, every attention is given."""
+        state = super().state(source, facts)
+        biases = _taken(state, SHARED_BIAS.get(facts["shared_bias"], {}))
+        first = int(facts["linear_transformer_depth"] > 0)
+        for axis, transformer in (("time", first), ("freq", first + 1)):
+            tables = _taken(state, {f"{name}_emb_{axis}": f"rotary_embed.{name}" for name in ("cos", "sin")})
+            if axis == "freq":  # some files have rows to spare
+                tables = {name: table[: facts["num_bands"]] for name, table in tables.items() if table.ndim}
+            for layer in range(facts["depth"]):
+                for block in range(facts[f"{axis}_transformer_depth"]):
+                    attention = f"layers.{layer}.{transformer}.layers.{block}.0"
+                    shared = {**biases, **tables}.items()
+                    state |= {f"{attention}.{name}": tensor for name, tensor in shared}
+        return state
+
+    def engine(self, network: nn.Module, facts: Facts, form: Form) -> nn.Module:
+        """As in Family."""
+        assert isinstance(network, RoformerNetwork)
+        return RoformerEngine(network, _frames(facts), form)
+
+
+def _taken(state: dict[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Take the entries with these keys out of a state dict; here they go by the other names."""
+    return {name: state.pop(key) for key, name in names.items() if key in state}
+
+
+def _frames(facts: Facts) -> int:
+    return 1 + int(facts["chunk"]) // int(facts["hop_length"])
+
+
+def _with_bands(facts: Facts, problems: list[str]) -> Facts:
+    """Add what all possible readings of the bands' widths agree in, which goes before what others say."""
+    inputs, n_fft, rate = (facts.get(name) for name in ("band_inputs", "n_fft", "mel_sample_rate"))
+    if facts["architecture"] == "mel_band_roformer":
+        found = [asdict(r) for r in mel_readings(inputs, n_fft, rate) or mel_readings(inputs)]
+    else:
+        found = [asdict(r) for r in bs_readings(inputs, n_fft) or bs_readings(inputs)]
+    if not found:
+        problems.append(
+            f"its bands of {inputs[0]} to {inputs[-1]} features fit no {NAMES[facts['architecture']]} of "
+            f"n_fft {n_fft or 'unknown'}; check n_fft and the sample rate (--n-fft, --sample-rate)"
+        )
+        return facts
+    agreed = {
+        name: value for name, value in found[0].items() if all(other[name] == value for other in found)
+    }
+    true = Facts.said("weights", agreed)
+    problems += contradict(true, facts)
+    return merge(true, facts)

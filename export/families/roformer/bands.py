@@ -1,13 +1,82 @@
-"""Which frequency bins each band of a Roformer reads: (start bin, count) per band."""
+"""Which frequency bins each band of a Roformer reads, and what the widths of its layers say about that."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from rofo.export.errors import CheckpointError
 
-Bands = tuple[tuple[int, int], ...]
+Bands = tuple[tuple[int, int], ...]  # (first bin, bins) each
+
+_RATES = (44100, 48000, 32000, 24000, 22050, 16000, 88200, 96000)
+_N_FFTS = tuple(sorted(odd << power for odd in (1, 3) for power in range(5, 14)))
+_MOST_MEL_BANDS = 1024  # public networks have 60 to 128; a filterbank is bands x bins numbers
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read the widths of a network's band-split layers, `freqs_per_bands` in bins."""
+
+    n_fft: int
+    stereo: bool
+    freqs_per_bands: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MelReading:
+    """One way to read the widths of a Mel-Band Roformer; the rate is that of the mel filters, in Hz."""
+
+    n_fft: int
+    stereo: bool
+    mel_sample_rate: int
+
+
+def bs_readings(inputs: Sequence[int], n_fft: int | None = None) -> list[Reading]:
+    """Readings of a BS-Roformer's band inputs (2 x channels x bins each).
+
+    Without `n_fft` only those whose n_fft is a multiple of 4: every public one is, and so one set of widths
+    is never both mono and stereo.
+    """
+    return [
+        Reading(size, channels == 2, tuple(widths))
+        for channels, widths in _widths(inputs)
+        for size in (2 * (sum(widths) - 1),)
+        if size == n_fft or (n_fft is None and size > 0 and size % 4 == 0)
+    ]
+
+
+def mel_readings(inputs: Sequence[int], n_fft: int | None = None, rate: int | None = None) -> list[MelReading]:
+    """Readings of a Mel-Band Roformer's band inputs: which rates and sizes give such widths."""
+    if len(inputs) > _MOST_MEL_BANDS:
+        return []
+    rates, n_ffts = (_RATES if rate is None else (rate,)), (_N_FFTS if n_fft is None else (n_fft,))
+    return [
+        MelReading(size, channels == 2, hz)
+        for channels, widths in _widths(inputs)
+        for size in n_ffts
+        # Neighbouring filters overlap by half, so every bin is in one or two bands.
+        if size // 2 + 1 <= sum(widths) <= 2 * (size // 2 + 1)
+        for hz in rates
+        if _mel_widths(hz, size, len(widths)) == widths
+    ]
+
+
+def _widths(inputs: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """Channels and bins per band, stereo first, for as many channels as the inputs divide by."""
+    return [
+        (channels, [width // (2 * channels) for width in inputs])
+        for channels in (2, 1)
+        if not any(width % (2 * channels) for width in inputs)
+    ]
+
+
+def _mel_widths(rate: int, n_fft: int, count: int) -> list[int] | None:
+    try:
+        return [bins for _, bins in mel_bands(rate, n_fft, count)]
+    except CheckpointError:
+        return None
 
 
 def bs_bands(widths: Iterable[int]) -> Bands:

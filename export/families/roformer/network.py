@@ -1,198 +1,332 @@
-"""BS-Roformer (arXiv 2309.02612) and Mel-Band Roformer (arXiv 2310.01809), spectrogram in, spectrograms out.
+"""BS-Roformer (arXiv 2309.02612) and Mel-Band Roformer (arXiv 2310.01809) under the public names of weights.
 
-The families share everything but the bands and the place of the norms, so one network serves both.
+Where the papers leave something open this is what the public weights were trained with. The two differ in
+their bands, and in where the output is normalised: after all layers (BS) or after each transformer (Mel).
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rofo.export.errors import CheckpointError
-from rofo.export.families.roformer.band_layers import BandLayout, BandSplit, MaskEstimator
-from rofo.export.families.roformer.config import RoformerConfig
-from rofo.export.families.roformer.layers import Attention, LinearAttention, RMSNorm, Transformer, Turned
-from rofo.export.families.roformer.positions import AngleTable, Polar, Rotary, rotary_table
-from rofo.export.graph.form import PLAIN, Form
-from rofo.export.graph.weights import Weights
+from rofo.export.families.roformer.bands import Bands
+
+LINEAR_ATTENTION_SCALE = 8.0
+
+RotaryPrecision = Literal["exact", "amp-0.3.5"]
 
 
 class Roformer(nn.Module):
-    """The network of one checkpoint, for a fixed number of frames, in the form that one kind of engine needs.
+    """Spectrogram in, one spectrogram per stem out: the mix times a complex mask.
 
-    `state` is a public state dict and is emptied. Raises CheckpointError listing every key that is missing,
-    misshapen or not used.
+    Arguments go by the names of the public yaml; `bands` are (first bin, bins). `mask_layers` are the linear
+    layers of a mask's perceptron, which BS and Mel count differently; `norm_each` is Mel's place of the norm.
+    `table_frames` is how many frames the tables of angles cover that come with some weights, None where
+    angles are computed; `bias` is that of attention's products.
     """
 
     def __init__(
-        self, config: RoformerConfig, state: dict[str, Tensor], frames: int, form: Form = PLAIN
-    ) -> None:
+        self, *, bands: Bands, channels: int, num_stems: int, dim: int, depth: int, heads: int, dim_head: int,
+        time_transformer_depth: int, freq_transformer_depth: int, linear_transformer_depth: int, ff_mult: int,
+        mask_layers: int, mlp_expansion_factor: int, norm_each: bool, skip_connection: bool, zero_dc: bool,
+        use_pope: bool, rotary: RotaryPrecision, table_frames: int | None, bias: bool,
+    ) -> None:  # fmt: skip
         super().__init__()
-        weights = Weights(state)
-        layout = BandLayout(config.bands, config.n_fft // 2 + 1, config.channels)
-        is_bs = config.family == "bs_roformer"
-        self.band_split = BandSplit(weights, layout, config.dim, form)
-        blocks = _Blocks(weights, config, frames, form)
-        self.layers = nn.ModuleList(_Layer(blocks, i) for i in range(config.depth))
-        self.skip_connection = config.skip_connection
-        self.final_norm = RMSNorm(weights.take("final_norm.gamma", config.dim)) if is_bs else nn.Identity()
+
+        def attention(rows: int | None) -> Attention:
+            positions: Rotation | PoPE = Rotary(dim_head, rotary)
+            if use_pope:
+                positions = PoPE(heads, dim_head)
+            elif rows is not None:
+                positions = StoredRotary(rows, dim_head)
+            return Attention(dim, heads, positions, dim_head=dim_head, bias=bias)
+
+        def transformer(depth: int, make: Callable[[], nn.Module]) -> Transformer:
+            return Transformer(dim, depth, ff_mult, make, norm_output=norm_each)
+
+        table_bands = None if table_frames is None else len(bands)
+        self.bands, self.skip_connection, self.zero_dc = bands, skip_connection, zero_dc
+        self.band_split = BandSplit(bands, channels, dim)
+        self.layers = nn.ModuleList()
+        for _ in range(depth):
+            layer = nn.ModuleList()
+            if linear_transformer_depth:
+                layer.append(transformer(linear_transformer_depth, lambda: LinearAttention(dim, heads, dim_head)))
+            layer.append(transformer(time_transformer_depth, lambda: attention(table_frames)))
+            layer.append(transformer(freq_transformer_depth, lambda: attention(table_bands)))
+            self.layers.append(layer)
+        self.final_norm = nn.Identity() if norm_each else RMSNorm(dim)
+        widths = [dim] + [dim * mlp_expansion_factor] * (mask_layers - 1)
         self.mask_estimators = nn.ModuleList(
-            MaskEstimator(
-                weights,
-                f"mask_estimators.{stem}",
-                layout,
-                dim=config.dim,
-                expansion=config.mlp_expansion,
-                layers=config.mask_layers,
-                zero_dc=config.zero_dc,
-                form=form,
-            )
-            for stem in range(config.num_stems)
+            MaskEstimator(bands, channels, widths) for _ in range(num_stems)
         )
-        weights.finish()
 
     def forward(self, mix: Tensor) -> Tensor:
-        """mix: (batch, channels, frames, bins, 2) -> (batch, stems, channels, frames, bins, 2)."""
-        x = self.band_split(mix.permute(0, 2, 3, 1, 4).flatten(2))
+        """mix: (batch, channels, frames, bins, 2) -> stems (batch, stems, channels, frames, bins, 2)."""
+        x = self.band_split(mix.permute(0, 2, 3, 1, 4))
         outputs: list[Tensor] = []
-        for layer in self.layers:
-            x = layer(x, outputs if self.skip_connection else [])
-            outputs.append(x)
+        for *linear, over_frames, over_bands in self.layers:  # type: ignore[misc]
+            for transformer in linear:  # over frames and bands at once
+                x = transformer(x.flatten(1, 2)).view_as(x)
+            x = sum(outputs, x)
+            x = _along_rows(over_frames, x.transpose(1, 2)).transpose(1, 2)
+            x = _along_rows(over_bands, x)
+            if self.skip_connection:
+                outputs.append(x)
         x = self.final_norm(x)
-        return torch.stack([_masked(mix, estimator(x)) for estimator in self.mask_estimators], dim=1)
+        masks = torch.stack([estimator(x, mix.shape[3]) for estimator in self.mask_estimators], dim=1)
+        masks = masks.permute(0, 1, 4, 2, 3, 5).contiguous()
+        stems = torch.view_as_real(torch.view_as_complex(mix)[:, None] * torch.view_as_complex(masks))
+        if self.zero_dc:
+            stems[..., 0, :] = 0
+        return stems
 
 
-class _Layer(nn.Module):
-    """Attention over everything (linear, rarely used), then over frames, then over bands."""
+class BandSplit(nn.Module):
+    """Each band's bins, normalised, through its own linear layer."""
 
-    def __init__(self, blocks: "_Blocks", index: int) -> None:
+    def __init__(self, bands: Bands, channels: int, dim: int) -> None:
         super().__init__()
-        config, prefix = blocks.config, f"layers.{index}"
-        linear = int(config.linear_depth > 0)
-        self.linear = blocks.transformer(f"{prefix}.0", config.linear_depth, "linear") if linear else None
-        self.over_frames = blocks.transformer(f"{prefix}.{linear}", config.time_depth, "time")
-        self.over_bands = blocks.transformer(f"{prefix}.{linear + 1}", config.freq_depth, "freq")
-        self.still_stream = blocks.form.still_stream
-
-    def forward(self, x: Tensor, skipped: list[Tensor]) -> Tensor:
-        """x: (batch, bands, frames, dim), plus the outputs of earlier layers -> the same shape."""
-        if self.linear is not None:
-            x = self.linear(x.flatten(1, 2)).view_as(x)
-        for output in skipped:
-            x = x + output
-        if self.still_stream:
-            return self.over_bands(self.over_frames(x))
-        x = _along_rows(self.over_frames, x).transpose(1, 2)
-        return _along_rows(self.over_bands, x).transpose(1, 2)
-
-
-class _Blocks:
-    """Builds the transformers of one network; what they share is read once."""
-
-    def __init__(self, weights: Weights, config: RoformerConfig, frames: int, form: Form) -> None:
-        self.weights, self.config, self.form = weights, config, form
-        self._lengths = {"time": frames, "freq": len(config.bands)}
-        self._positions: dict[tuple[str, bytes], Rotary | Polar] = {}
-        inner = 3 * config.heads * config.dim_head
-        names = {"linear_62": ("linear_62_bias_0", "linear_64_bias_0")}
-        names["shared_qkv"] = ("shared_qkv_bias", "shared_out_bias")
-        keys = names.get(config.shared_bias)
-        self._qkv_bias = weights.take(keys[0], inner) if keys else None
-        self._out_bias = weights.take(keys[1], config.dim) if keys else None
-
-    def transformer(self, prefix: str, depth: int, axis: str) -> Transformer:
-        config = self.config
-        return Transformer(
-            self.weights,
-            prefix,
-            dim=config.dim,
-            depth=depth,
-            mult=config.ff_mult,
-            attention=self._linear if axis == "linear" else lambda block: self._along(block, axis),
-            norm_output=config.family == "mel_band_roformer",
-            form=self.form,
+        self.bands, self.channels = bands, channels
+        widths = [2 * channels * count for _, count in bands]
+        self.to_features = nn.ModuleList(
+            nn.Sequential(RMSNorm(width), nn.Linear(width, dim)) for width in widths
         )
 
-    def _linear(self, prefix: str) -> LinearAttention:
-        config = self.config
-        return LinearAttention(
-            self.weights,
-            prefix,
-            dim=config.dim,
-            heads=config.heads,
-            dim_head=config.dim_head,
-            form=self.form,
+    def forward(self, mix: Tensor) -> Tensor:
+        """mix: (batch, frames, bins, channels, 2) -> (batch, frames, bands, dim)."""
+        parts = [mix[:, :, first : first + count].flatten(2) for first, count in self.bands]
+        return torch.stack([f(part) for f, part in zip(self.to_features, parts, strict=True)], dim=2)
+
+
+class MaskEstimator(nn.Module):
+    """A gated perceptron with tanh per band; where bands overlap, their masks are averaged."""
+
+    def __init__(self, bands: Bands, channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.bands, self.channels = bands, channels
+        self.to_freqs = nn.ModuleList(
+            nn.Sequential(_perceptron([*widths, 4 * channels * count]), nn.GLU(dim=-1)) for _, count in bands
         )
 
-    def _along(self, prefix: str, axis: str) -> Attention | Turned:
-        attention = self._attention(prefix, axis)
-        return Turned(attention, over_bands=axis == "freq") if self.form.still_stream else attention
+    def forward(self, x: Tensor, bins: int) -> Tensor:
+        """x: (batch, frames, bands, dim) -> mask (batch, frames, bins, channels, 2)."""
+        mask = x.new_zeros(*x.shape[:2], bins, self.channels, 2)
+        covers = x.new_zeros(bins, 1, 1)
+        for k, (first, count) in enumerate(self.bands):
+            band = slice(first, first + count)
+            mask[:, :, band] += self.to_freqs[k](x[:, :, k]).unflatten(-1, (count, self.channels, 2))
+            covers[band] += 1
+        return mask / covers
 
-    def _attention(self, prefix: str, axis: str) -> Attention:
-        for alias in ("to_qkv.bias", "to_out.0.bias"):
-            if self._qkv_bias is not None:
-                self.weights.discard(f"{prefix}.{alias}")
-        return Attention(
-            self.weights,
-            prefix,
-            dim=self.config.dim,
-            heads=self.config.heads,
-            dim_head=self.config.dim_head,
-            positions=self._position(prefix, axis),
-            qkv_bias=self._qkv_bias,
-            out_bias=self._out_bias,
-            form=self.form,
+
+def _perceptron(widths: Sequence[int]) -> nn.Sequential:
+    """Linear layers of these widths with tanh between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(widths, widths[1:], strict=False):
+        layers += [nn.Linear(inputs, outputs), nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
+
+
+class Transformer(nn.Module):
+    """`depth` times attention and feed-forward, each added to its input."""
+
+    def __init__(
+        self, dim: int, depth: int, ff_mult: int, attention: Callable[[], nn.Module], *, norm_output: bool
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.ModuleList((attention(), FeedForward(dim, dim * ff_mult))) for _ in range(depth)
+        )
+        self.norm = RMSNorm(dim) if norm_output else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, positions, dim) -> the same shape."""
+        for attention, feed_forward in self.layers:  # type: ignore[misc]
+            x = x + attention(x)
+            x = x + feed_forward(x)
+        return self.norm(x)
+
+
+class RMSNorm(nn.Module):
+    """x / |x| * sqrt(width) * gamma over the last axis."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., width) -> the same shape."""
+        return F.normalize(x, dim=-1) * math.sqrt(x.shape[-1]) * self.gamma
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an exact (erf) GELU between them."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        dropout = nn.Identity()  # in training; it has a number in the names of the weights
+        self.net = nn.Sequential(
+            RMSNorm(dim), nn.Linear(dim, hidden), nn.GELU(), dropout, nn.Linear(hidden, dim)
         )
 
-    def _position(self, prefix: str, axis: str) -> Rotary | Polar:
-        """The position embedding of one attention; layers with equal values share one module."""
-        heads, width, length = self.config.heads, self.config.dim_head, self._lengths[axis]
-        first = self.form.heads_first
-        if self.config.positions == "tables":
-            return self._shared(axis, b"", lambda: Rotary(self._stored_table(axis), heads_first=first))
-        if self.config.positions == "pope":
-            frequencies = self.weights.take(f"{prefix}.pope_embed.inv_freqs", width)
-            bias = self.weights.take(f"{prefix}.pope_embed.bias", heads, width)
-            content = frequencies.numpy().tobytes() + bias.numpy().tobytes()
-            return self._shared(axis, content, lambda: Polar(frequencies, bias, length))
-        frequencies = self.weights.take(f"{prefix}.rotary_embed.freqs", width // 2)
-        precision = self.config.rotary_precision
-        return self._shared(
-            axis,
-            frequencies.numpy().tobytes(),
-            lambda: Rotary(rotary_table(frequencies, length, precision), heads_first=first),
-        )
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., dim) -> the same shape, the residual not yet added."""
+        return self.net(x)
 
-    def _shared(self, axis: str, content: bytes, make: Callable[[], Rotary | Polar]) -> Rotary | Polar:
-        if (axis, content) not in self._positions:
-            self._positions[axis, content] = make()
-        return self._positions[axis, content]
 
-    def _stored_table(self, axis: str) -> AngleTable:
-        """Tables of the first Roformer-SW files, (rows, dim_head) with every angle twice in a row."""
-        length = self._lengths[axis]
-        rows = self.weights.rows(f"cos_emb_{axis}")
-        if rows < length:
-            raise CheckpointError(
-                f"the checkpoint stores positions for {rows} {axis} steps, the chunk needs {length}; "
-                "export with a shorter --chunk"
-            )
-        cos, sin = (
-            self.weights.take(f"{name}_emb_{axis}", rows, self.config.dim_head)[:length, ::2]
-            for name in ("cos", "sin")
-        )
-        return AngleTable(cos, sin)
+class Attention(nn.Module):
+    """Attention with positions, each head's output weighed by a sigmoid gate.
+
+    `bias` is that of the products, which only Roformer-SW has, the same in all layers.
+    """
+
+    def __init__(self, dim: int, heads: int, positions: "Rotation | PoPE", *, dim_head: int, bias: bool) -> None:
+        super().__init__()
+        inner = heads * dim_head
+        self.heads, self.dim_head = heads, dim_head
+        self.norm = RMSNorm(dim)
+        self.to_qkv = nn.Linear(dim, 3 * inner, bias=bias)
+        self.to_gates = nn.Linear(dim, heads)
+        self.to_out = nn.Sequential(nn.Linear(inner, dim, bias=bias))
+        if isinstance(positions, PoPE):
+            self.pope_embed = positions
+        else:
+            self.rotary_embed = positions
+
+    @property
+    def positions(self) -> "Rotation | PoPE":
+        """Its position embedding, whichever it has."""
+        return self.pope_embed if hasattr(self, "pope_embed") else self.rotary_embed
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, positions, dim) -> the same shape, the residual not yet added."""
+        x = self.norm(x)
+        q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = self.positions(q, k)
+        out = F.scaled_dot_product_attention(q, k, v, scale=self.dim_head**-0.5).transpose(1, 2)
+        return self.to_out((out * self.to_gates(x).sigmoid()[..., None]).flatten(2))
+
+
+class LinearAttention(nn.Module):
+    """Attention between channels instead of positions (arXiv 2106.09681): cost linear in the length.
+
+    q and k are normalised over the positions; no gate and no position embedding, so the order of the
+    positions does not matter.
+    """
+
+    def __init__(self, dim: int, heads: int, dim_head: int) -> None:
+        super().__init__()
+        inner = heads * dim_head
+        self.heads = heads
+        self.norm = RMSNorm(dim)
+        self.to_qkv = nn.Sequential(nn.Linear(dim, 3 * inner, bias=False))
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.to_out = nn.Sequential(nn.Identity(), nn.Linear(inner, dim, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, positions, dim) -> the same shape, the residual not yet added."""
+        qkv = self.to_qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 4, 1)  # (batch, heads, dim_head, positions) each
+        q, k = F.normalize(q, dim=-1) * self.temperature.exp(), F.normalize(k, dim=-1)
+        out = (LINEAR_ATTENTION_SCALE * q @ k.transpose(-1, -2)).softmax(dim=-1) @ v
+        return self.to_out(out.permute(0, 3, 1, 2).flatten(2))
+
+
+class Rotation(nn.Module):
+    """Rotary position embedding (arXiv 2104.09864) of interleaved pairs: (0, 1), (2, 3), ..."""
+
+    def table(self, positions: int) -> tuple[Tensor, Tensor]:
+        """cos and sin of every position's angles, (positions, dim_head / 2) each, float32."""
+        raise NotImplementedError
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """q, k: (batch, heads, positions, dim_head) -> the same shapes."""
+        cos, sin = self.table(q.shape[2])
+        return _rotated(q, cos, sin), _rotated(k, cos, sin)
+
+
+class Rotary(Rotation):
+    """Angles position * frequency.
+
+    `exact` rounds an angle to float32 as every float32 implementation does, and takes cos and sin of that in
+    float64. `amp-0.3.5` repeats what rotary_embedding_torch 0.3.5 does under CUDA autocast, which is how
+    many public checkpoints were trained and are played: position and frequency in fp16, their product
+    rounded to fp16, cos and sin of that rounded to fp16.
+    """
+
+    freqs: Tensor
+
+    def __init__(self, dim_head: int, precision: RotaryPrecision) -> None:
+        super().__init__()
+        self.register_buffer("freqs", torch.ones(dim_head // 2))
+        self.dtype = torch.float16 if precision == "amp-0.3.5" else torch.float32
+
+    def table(self, positions: int) -> tuple[Tensor, Tensor]:
+        """As in Rotation."""
+        position = torch.arange(positions).to(self.dtype).double()
+        angles = (position[:, None] * self.freqs.to(self.dtype).double()).to(self.dtype).double()
+        return angles.cos().to(self.dtype).float(), angles.sin().to(self.dtype).float()
+
+
+class StoredRotary(Rotation):
+    """Cosines and sines that come with the weights, (rows, dim_head), every angle twice in a row."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, rows: int, dim_head: int) -> None:
+        super().__init__()
+        self.register_buffer("cos", torch.ones(rows, dim_head))
+        self.register_buffer("sin", torch.ones(rows, dim_head))
+
+    def table(self, positions: int) -> tuple[Tensor, Tensor]:
+        """As in Rotation."""
+        return self.cos[:positions, ::2], self.sin[:positions, ::2]
+
+
+class PoPE(nn.Module):
+    """Polar position embedding: softplus magnitudes on angles; doubles the width of q and k.
+
+    `bias` shifts the angles of k, clamped to [-2 pi, 0].
+    """
+
+    inv_freqs: Tensor
+    bias: Tensor
+
+    def __init__(self, heads: int, dim_head: int) -> None:
+        super().__init__()
+        self.register_buffer("inv_freqs", torch.ones(dim_head))
+        self.register_buffer("bias", torch.zeros(heads, dim_head))
+
+    def tables(self, positions: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """cos and sin of the angles of q, (1, positions, dim_head), and of k, (heads, positions, dim_head).
+
+        Angles are rounded to float32, their cos and sin are taken in float64.
+        """
+        angles = torch.arange(positions).float()[:, None] * self.inv_freqs
+        shifted = angles + self.bias.clamp(-2 * math.pi, 0)[:, None]
+        q, k = angles[None].double(), shifted.double()
+        return (q.cos().float(), q.sin().float()), (k.cos().float(), k.sin().float())
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """q, k: (batch, heads, positions, dim_head) -> (..., 2 * dim_head)."""
+        of_q, of_k = self.tables(q.shape[2])
+        return _polar(q, *of_q), _polar(k, *of_k)
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
+
+
+def _polar(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return torch.cat((F.softplus(x) * cos, F.softplus(x) * sin), dim=-1)
 
 
 def _along_rows(transformer: nn.Module, x: Tensor) -> Tensor:
     """Run a transformer on (batch, rows, positions, dim), each row a sequence of its own."""
-    out: Tensor = transformer(x.flatten(0, 1))
-    return out.unflatten(0, x.shape[:2])
-
-
-def _masked(mix: Tensor, mask: Tensor) -> Tensor:
-    """Complex product of mix (batch, channels, frames, bins, 2) and mask (batch, frames, features)."""
-    _, channels, _, bins, _ = mix.shape
-    mask = mask.unflatten(-1, (bins, channels, 2)).permute(0, 3, 1, 2, 4)
-    (a, b), (c, d) = mix.unbind(-1), mask.unbind(-1)
-    return torch.stack((a * c - b * d, a * d + b * c), dim=-1)
+    return transformer(x.flatten(0, 1)).unflatten(0, x.shape[:2])

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rofo.schemes.blocks import fill
-from rofo.schemes.piece import Floats, Piece
+from rofo.dsp.blocks import fill
+from rofo.dsp.scheme import Chunk, Floats, checked_overlap
 
 DEFAULT_OVERLAP = 0.5
 
@@ -28,7 +28,7 @@ class Fade:
     @classmethod
     def of(cls, chunk: int, n_fft: int, overlap: float | None) -> "Fade":
         """`overlap` is the fraction of a chunk shared with the next one, 0 <= overlap < 1."""
-        share = DEFAULT_OVERLAP if overlap is None else overlap
+        share = checked_overlap(DEFAULT_OVERLAP if overlap is None else overlap)
         return cls(chunk, max(1, round(chunk * (1 - share))))
 
     @property
@@ -59,8 +59,8 @@ class Fade:
             window[: self.flank] = ramp
         return window
 
-    def cut(self, blocks: Iterable[Floats]) -> Iterator[Piece]:
-        """As in Cutter. Chunks that lie wholly behind the song are left out: they would touch no sample."""
+    def cut(self, blocks: Iterable[Floats]) -> Iterator[Chunk]:
+        """As in Scheme. Chunks that lie wholly behind the song are left out: they would touch no sample."""
         source = iter(blocks)
         # One sample more than a chunk tells whether the chunk is the last; one more than that leaves
         # border + 1 samples after a step, which is what reflecting the end needs.
@@ -79,11 +79,11 @@ class Fade:
                 buffer = np.concatenate((buffer, _reflection(tail)), axis=1)
             if end is not None and start >= end:
                 return
-            yield self._piece(buffer, start=start, border=border, end=end)
+            yield self._chunk(buffer, start=start, border=border, end=end)
             buffer, start = buffer[:, self.step :], start + self.step
 
-    def _piece(self, buffer: Floats, *, start: int, border: int, end: int | None) -> Piece:
-        """The next piece of a song that lies in `start` to `end`, its border in front counted in."""
+    def _chunk(self, buffer: Floats, *, start: int, border: int, end: int | None) -> Chunk:
+        """The next chunk of a song that lies in `start` to `end`, its border in front counted in."""
         samples = buffer[:, : self.chunk]
         length = samples.shape[1]
         if length < self.chunk:
@@ -92,7 +92,7 @@ class Fade:
             samples = np.pad(samples, ((0, 0), (0, self.chunk - length)), mode=mode)  # type: ignore[call-overload]
         last = end is not None and buffer.shape[1] <= self.step
         finished = start + self.step if end is None else min(start + self.step, end)
-        return Piece(
+        return Chunk(
             index=start // self.step,
             start=start - border,
             samples=samples,

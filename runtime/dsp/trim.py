@@ -10,8 +10,9 @@ from itertools import count
 
 import numpy as np
 
-from rofo.schemes.blocks import ZeroPadded
-from rofo.schemes.piece import Floats, Piece
+from rofo.dsp.blocks import ZeroPadded
+from rofo.dsp.scheme import Chunk, Floats, check_trimmed
+from rofo.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class Trim:
     @classmethod
     def of(cls, chunk: int, n_fft: int, overlap: float | None) -> "Trim":
         """`overlap` is None."""
+        if overlap is not None:
+            raise UsageError(f"scheme trim has no overlap to choose, and {overlap} is given")
+        check_trimmed("trim", chunk, n_fft)
         return cls(chunk, n_fft)
 
     @property
@@ -40,8 +44,8 @@ class Trim:
         """The weights of a chunk of which the first `kept` generated samples are kept."""
         return np.repeat(np.array([0, 1], np.float32), [self.trim, kept])
 
-    def cut(self, blocks: Iterable[Floats]) -> Iterator[Piece]:
-        """As in Cutter. Chunks of which nothing is kept are left out."""
+    def cut(self, blocks: Iterable[Floats]) -> Iterator[Chunk]:
+        """As in Scheme. Chunks of which nothing is kept are left out."""
         song = ZeroPadded(blocks)
         window = self.window(self.generated)
         for index, begin in enumerate(count(0, self.generated)):
@@ -49,4 +53,4 @@ class Trim:
             if samples is None:
                 return
             finished = song.within(begin + self.generated)
-            yield Piece(index, begin - self.trim, samples, window, finished)
+            yield Chunk(index, begin - self.trim, samples, window, finished)

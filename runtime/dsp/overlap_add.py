@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from rofo.schemes.piece import Floats, Piece
+from rofo.dsp.scheme import Chunk, Floats
 
 
-class OverlapAdd:
+class OverlapAdder:
     """Sums the weighted chunks of one song, divides by the sum of weights, and gives what is finished.
 
     Where all weights are 0, so is the song.
@@ -16,15 +16,15 @@ class OverlapAdd:
         self._sum: Floats | None = None  # (..., n), from there on
         self._weight = np.zeros(0, np.float32)
 
-    def add(self, piece: Piece, estimate: Floats) -> Floats:
-        """Add the estimate (..., chunk) of a piece -> the samples (..., n) it finishes, in order."""
-        begin, end = max(piece.start, self._begin), piece.start + piece.window.size
-        kept = slice(begin - piece.start, piece.window.size)
+    def add(self, chunk: Chunk, estimate: Floats) -> Floats:
+        """Add the estimate (..., chunk) of a chunk -> the samples (..., n) it finishes, in order."""
+        begin, end = max(chunk.start, self._begin), chunk.start + chunk.window.size
+        kept = slice(begin - chunk.start, chunk.window.size)
         place = slice(begin - self._begin, end - self._begin)
         total = self._widened(estimate, end - self._begin)
-        total[..., place] += estimate[..., kept] * piece.window[kept]
-        self._weight[place] += piece.window[kept]
-        return self._taken(total, piece.finished - self._begin)
+        total[..., place] += estimate[..., kept] * chunk.window[kept]
+        self._weight[place] += chunk.window[kept]
+        return self._taken(total, chunk.finished - self._begin)
 
     def _widened(self, estimate: Floats, samples: int) -> Floats:
         """The sum so far, with room for `samples`; so are the weights."""

@@ -14,8 +14,8 @@ from itertools import count
 
 import numpy as np
 
-from rofo.schemes.blocks import ZeroPadded
-from rofo.schemes.piece import Floats, Piece
+from rofo.dsp.blocks import ZeroPadded
+from rofo.dsp.scheme import Chunk, Floats, check_trimmed, checked_overlap
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,13 @@ class Hann:
     @classmethod
     def of(cls, chunk: int, n_fft: int, overlap: float | None) -> "Hann":
         """`overlap` is the fraction of a chunk shared with the next one; None is UVR's "Default"."""
-        return cls(chunk, n_fft, chunk - n_fft if overlap is None else max(1, int((1 - overlap) * chunk)))
+        check_trimmed("hann", chunk, n_fft)
+        if overlap is None:
+            return cls(chunk, n_fft, chunk - n_fft)
+        return cls(chunk, n_fft, max(1, int((1 - checked_overlap(overlap)) * chunk)))
 
-    def cut(self, blocks: Iterable[Floats]) -> Iterator[Piece]:
-        """As in Cutter."""
+    def cut(self, blocks: Iterable[Floats]) -> Iterator[Chunk]:
+        """As in Scheme."""
         song = ZeroPadded(blocks)
         whole = self._window(self.chunk)
         for index, start in enumerate(count(-(self.n_fft // 2), self.step)):
@@ -41,7 +44,7 @@ class Hann:
                 return
             length = self._length(start, song.length)
             window = whole if length == self.chunk else self._window(length)
-            yield Piece(index, start, samples, window, max(0, song.within(start + self.step)))
+            yield Chunk(index, start, samples, window, max(0, song.within(start + self.step)))
 
     def _length(self, start: int, song: int | None) -> int:
         """How much of the chunk lies in the padded song, which is at least as long as what has been read."""

@@ -5,7 +5,7 @@ from pymss_core.modules.legacy_demucs import LegacyDemucs, LegacyHDemucs
 from pymss_core.modules.look2hear import Apollo
 from pymss_core.modules.scnet import SCNet
 
-from rofo.export.families.unsupported import other_architecture, unsupported_network
+from rofo.export.families.unsupported import described_by, unsupported_network
 
 TINY = {
     "dim": 16,
@@ -88,14 +88,28 @@ def test_unknown_keys_are_no_family():
     assert unsupported_network(["fc.weight", "fc.bias"]) is None
 
 
+class Mine:
+    """A family whose yaml files say "mine", or have an option of that name."""
+
+    name = "mine"
+    yaml_types = frozenset({"mine"})
+    yaml_hints = (frozenset({"my_option"}),)
+
+
+class Other(Mine):
+    name = "other"
+    yaml_types = frozenset({"other"})
+    yaml_hints = (frozenset({"num_subbands", "num_scales"}),)
+
+
 @pytest.mark.parametrize(
     ("config", "name"),
     [
-        ({"model": {"dim": 1, "freqs_per_bands": [2]}}, None),
-        ({"model": {"dim": 1, "num_bands": 60}, "training": {"model_type": "mel_band_roformer"}}, None),
-        ({"model": {"dim": 1, "num_bands": 60}, "training": {"model_type": "bs_conformer"}}, "bs_conformer"),
+        ({"model": {"my_option": 1}}, None),
+        ({"model": {"my_option": 1}, "training": {"model_type": "mine"}}, None),
+        ({"model": {"my_option": 1}, "training": {"model_type": "bs_conformer"}}, "bs_conformer"),
         ({"model": {"num_bands": 60, "time_conformer_depth": 1}}, "conformer"),
-        ({"model": {"num_subbands": 4, "num_scales": 5}}, "TFC-TDF v3 (MDX23C)"),
+        ({"model": {"num_subbands": 4, "num_scales": 5}}, "other"),
         ({"model": {"band_SR": [0.1], "dims": [4]}}, "SCNet"),
         ({"model": "htdemucs", "htdemucs": {}}, "htdemucs"),
         ({"cls": "Bandit", "kwargs": {"stems": []}}, "Bandit v2"),
@@ -104,5 +118,5 @@ def test_unknown_keys_are_no_family():
         ({}, None),
     ],
 )
-def test_yaml_of_another_architecture(config, name):
-    assert other_architecture(config) == name
+def test_yaml_of_another_network(config, name):
+    assert described_by(config, Mine(), [Mine(), Other()]) == name

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from rofo.schemes.piece import Floats
+from rofo.dsp.scheme import Floats
 
 
 def fill(source: Iterator[Floats], buffer: Floats | None, samples: int) -> tuple[Floats, bool]:

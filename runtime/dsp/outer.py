@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import pairwise
 
-from rofo.schemes.blocks import ZeroPadded, zero_padded
-from rofo.schemes.piece import Floats, Piece
-from rofo.schemes.trim import Trim
+from rofo.dsp.blocks import ZeroPadded, zero_padded
+from rofo.dsp.scheme import Chunk, Floats, check_trimmed, checked_overlap
+from rofo.dsp.trim import Trim
 
 SLICE = 1_000_000
 DEFAULT_OVERLAP = 0.6
@@ -29,11 +29,12 @@ class Outer:
     @classmethod
     def of(cls, chunk: int, n_fft: int, overlap: float | None) -> "Outer":
         """`overlap` is the fraction of a slice shared with the next one."""
-        share = DEFAULT_OVERLAP if overlap is None else overlap
+        check_trimmed("outer", chunk, n_fft)
+        share = checked_overlap(DEFAULT_OVERLAP if overlap is None else overlap)
         return cls(Trim(chunk, n_fft), SLICE, max(1, int(SLICE * (1 - share))))
 
-    def cut(self, blocks: Iterable[Floats]) -> Iterator[Piece]:
-        """As in Cutter. Chunks of which nothing is kept are left out."""
+    def cut(self, blocks: Iterable[Floats]) -> Iterator[Chunk]:
+        """As in Scheme. Chunks of which nothing is kept are left out."""
         song = ZeroPadded(blocks)
         for index, ((begin, first), (following, _)) in enumerate(pairwise(self._places())):
             samples = song.chunk(begin, self.inner.chunk, lead=self.inner.trim)
@@ -41,7 +42,7 @@ class Outer:
                 return
             start, last = begin - self.inner.trim, first + self.slice
             window = self.inner.window(min(self.inner.generated, last - begin))
-            yield Piece(index, start, _inside(samples, start, first, last), window, song.within(following))
+            yield Chunk(index, start, _inside(samples, start, first, last), window, song.within(following))
 
     def _places(self) -> Iterator[tuple[int, int]]:
         """The first sample that each chunk gives, ascending, and the first sample of its slice; endless."""

@@ -11,8 +11,8 @@ from itertools import count
 
 import numpy as np
 
-from rofo.schemes.blocks import ZeroPadded
-from rofo.schemes.piece import Floats, Piece
+from rofo.dsp.blocks import ZeroPadded
+from rofo.dsp.scheme import Chunk, Floats, checked_overlap
 
 DEFAULT_CHUNKS = 8
 
@@ -27,15 +27,15 @@ class Rectangular:
     @classmethod
     def of(cls, chunk: int, n_fft: int, overlap: float | None) -> "Rectangular":
         """N is 1 / (1 - overlap), rounded: 0.5 is 2 chunks over every sample, 0.75 is 4, None is 8."""
-        chunks = DEFAULT_CHUNKS if overlap is None else round(1 / (1 - overlap))
+        chunks = DEFAULT_CHUNKS if overlap is None else round(1 / (1 - checked_overlap(overlap)))
         return cls(chunk, max(1, chunk // chunks))
 
-    def cut(self, blocks: Iterable[Floats]) -> Iterator[Piece]:
-        """As in Cutter. Chunks that lie wholly behind the song are left out."""
+    def cut(self, blocks: Iterable[Floats]) -> Iterator[Chunk]:
+        """As in Scheme. Chunks that lie wholly behind the song are left out."""
         song = ZeroPadded(blocks)
         window = np.ones(self.chunk, np.float32)
         for index, start in enumerate(count(self.step - self.chunk, self.step)):
             samples = song.chunk(start, self.chunk)
             if samples is None:
                 return
-            yield Piece(index, start, samples, window, max(0, song.within(start + self.step)))
+            yield Chunk(index, start, samples, window, max(0, song.within(start + self.step)))

@@ -1,0 +1,245 @@
+"""The layers of a Roformer in the form that engines run fastest, each derived from the plain one."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rofo.export.families.roformer import network as plain
+from rofo.export.graph.types import DTYPES, Form, cast, product
+
+# The networks divide by max(|x|, 1e-12), a clamp of the norm; RMSNormalization adds epsilon to the mean
+# square. 1e-24 agrees to 1e-6 down to an rms of 1e-9; 1e-12 would be 29 % low at an rms of 1e-6.
+NORM_EPSILON = 1e-24
+
+
+def frozen(tensor: Tensor, dtype: torch.dtype = torch.float32) -> nn.Parameter:
+    """A weight of an engine."""
+    return nn.Parameter(tensor.to(dtype), requires_grad=False)
+
+
+class RMSNorm(nn.Module):
+    """x / |x| * sqrt(width) * gamma over the last axis, as one RMSNormalization."""
+
+    def __init__(self, norm: plain.RMSNorm) -> None:
+        super().__init__()
+        self.gamma = frozen(norm.gamma)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., width) -> the same shape."""
+        return F.rms_norm(x, (x.shape[-1],), self.gamma, eps=NORM_EPSILON)
+
+
+class Linear(nn.Module):
+    """x @ weight + bias, with `weight` stored (inputs, outputs): the graph then needs no transpose."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = frozen(weight.T.contiguous(), dtype)
+        self.bias = None if bias is None else frozen(bias, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., inputs), any float type -> (..., outputs) in the type of the weights."""
+        x = product(x, self.weight)
+        return x if self.bias is None else x + self.bias
+
+
+class Rotated(nn.Module):
+    """Rotates q and k whose features are split in halves: (first, second) of each pair, not interleaved.
+
+    Public weights interleave the pairs; `_half_split_rows` reorders the rows of their projections, which
+    leaves q.k unchanged and lets the rotation run on contiguous halves. `cos` and `sin` are (positions,
+    dim_head / 2); with `heads_first`, heads come before positions.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, cos: Tensor, sin: Tensor, *, heads_first: bool) -> None:
+        super().__init__()
+        axis = 0 if heads_first else 1
+        self.register_buffer("cos", cos.unsqueeze(axis))
+        self.register_buffer("sin", sin.unsqueeze(axis))
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """q, k: (batch, positions, heads, dim_head), or heads first -> the same shapes."""
+        return self._rotate(q), self._rotate(k)
+
+    def _rotate(self, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat((first * self.cos - second * self.sin, second * self.cos + first * self.sin), dim=-1)
+
+
+class Polar(nn.Module):
+    """PoPE of a fixed number of positions; heads first."""
+
+    q_cos: Tensor
+    q_sin: Tensor
+    k_cos: Tensor
+    k_sin: Tensor
+
+    def __init__(self, of_q: tuple[Tensor, Tensor], of_k: tuple[Tensor, Tensor]) -> None:
+        super().__init__()
+        for name, (cos, sin) in (("q", of_q), ("k", of_k)):
+            self.register_buffer(f"{name}_cos", cos)
+            self.register_buffer(f"{name}_sin", sin)
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """q, k: (batch, heads, positions, dim_head) -> (..., 2 * dim_head)."""
+        q, k = F.softplus(q), F.softplus(k)
+        q = torch.cat((q * self.q_cos, q * self.q_sin), dim=-1)
+        k = torch.cat((k * self.k_cos, k * self.k_sin), dim=-1)
+        return q, k
+
+
+class Attention(nn.Module):
+    """Pre-norm attention with positions and a sigmoid gate per head; one product for q, k, v and gates.
+
+    3-D attention, (batch, positions, heads * width), is about twice as fast on ONNX Runtime's CPU as 4-D,
+    (batch, heads, positions, width). TensorRT-RTX has fused kernels for 4-D attention in fp16 and bf16, with
+    two kernels less per layer than for 3-D; in float32 it has none and refuses the node.
+    """
+
+    def __init__(self, attention: plain.Attention, positions: Rotated | Polar, form: Form) -> None:
+        super().__init__()
+        self.heads, dim_head = attention.heads, attention.dim_head
+        self.inner, self.positions = self.heads * dim_head, positions
+        self.dtype = DTYPES[form.attention or form.precision]
+        on_tensorrt, polar = form.engine == "tensorrt", isinstance(positions, Polar)
+        self.heads_first = on_tensorrt or polar
+        self.node = not on_tensorrt or self.dtype != torch.float32
+        self.norm = RMSNorm(attention.norm)
+        rows, bias = attention.to_qkv.weight, attention.to_qkv.bias
+        bias = torch.zeros(len(rows)) if bias is None else bias
+        # 1/sqrt(dim_head) belongs to the scores. Rotary is linear, so it can be folded into W_q, where for
+        # 64 it is exactly 1/8; PoPE is not.
+        self.scale = dim_head**-0.5 if polar else 1.0
+        if not polar:
+            order = _half_split_rows(self.heads, dim_head)
+            order = torch.cat((order, order + self.inner, torch.arange(2 * self.inner, len(rows))))
+            gain = torch.ones(len(rows))
+            gain[: self.inner] = dim_head**-0.5
+            rows, bias = rows[order] * gain[:, None], bias[order] * gain
+        gates = attention.to_gates
+        self.project = Linear(torch.cat((rows, gates.weight)), torch.cat((bias, gates.bias)), form.product)
+        self.to_out = Linear(attention.to_out[0].weight, attention.to_out[0].bias, form.product)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, positions, dim) -> the same shape, the residual not yet added."""
+        projected = self.project(self.norm(x))
+        out, gates = self._heads_first(projected) if self.heads_first else self._heads_last(projected)
+        out = out * cast(gates, torch.float32).sigmoid().unsqueeze(-1)
+        return self.to_out(out.flatten(2))
+
+    def _heads_last(self, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, positions, 3 * inner + heads) -> (batch, positions, heads, width), gates; 3-D attention."""
+        batch, length, _ = projected.shape
+        q, k, v, gates = projected.split([self.inner] * 3 + [self.heads], dim=-1)
+        q, k, v = (cast(part, self.dtype) for part in (q, k, v))
+        q, k = self.positions(
+            q.reshape(batch, length, self.heads, -1), k.reshape(batch, length, self.heads, -1)
+        )
+        out = _attend(q.flatten(2), k.flatten(2), v, heads=self.heads, scale=self.scale)
+        return out.reshape(batch, length, self.heads, -1), gates
+
+    def _heads_first(self, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, positions, 3 * inner + heads) -> (batch, positions, heads, width), gates; 4-D attention.
+
+        Angles are applied in float32, so that q and k are rounded once, to the type of attention.
+        """
+        qkv, gates = projected.split([3 * self.inner, self.heads], dim=-1)
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k = self.positions(q.float(), k.float())
+        # TensorRT's parser rounds sqrt(scale) to 16 bits; 1 it leaves alone.
+        q = q if self.scale == 1.0 else q * self.scale
+        q, k, v = (cast(part, self.dtype) for part in (q, k, v))
+        return _attend_heads(q, k, v, node=self.node).transpose(1, 2), gates
+
+
+class Turned(nn.Module):
+    """Attention along one axis of a stream that stays as it is, (batch, bands, frames, dim)."""
+
+    def __init__(self, attention: nn.Module, *, over_bands: bool) -> None:
+        super().__init__()
+        self.attention, self.over_bands = attention, over_bands
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, bands, frames, dim) -> the same shape, the residual not yet added."""
+        x = x.transpose(1, 2) if self.over_bands else x
+        out: Tensor = self.attention(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return out.transpose(1, 2) if self.over_bands else out
+
+
+class LinearAttention(nn.Module):
+    """Linear attention; what is small, but over thousands of positions, is float32 in every form."""
+
+    def __init__(self, attention: plain.LinearAttention, form: Form) -> None:
+        super().__init__()
+        self.heads = attention.heads
+        self.norm = RMSNorm(attention.norm)
+        self.project = Linear(attention.to_qkv[0].weight, None, form.product)
+        self.gain = frozen(attention.temperature.double().exp().float() * plain.LINEAR_ATTENTION_SCALE)
+        self.to_out = Linear(attention.to_out[1].weight, None, form.product)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, positions, dim) -> the same shape, the residual not yet added."""
+        batch, length, _ = x.shape
+        qkv = cast(self.project(self.norm(x)), torch.float32).reshape(batch, length, 3, self.heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 4, 1).unbind(0)
+        scores = _l2_normalised(q) * self.gain @ _l2_normalised(k).transpose(-1, -2)
+        out = scores.softmax(dim=-1) @ v
+        return self.to_out(out.permute(0, 3, 1, 2).reshape(batch, length, -1))
+
+
+class FeedForward(nn.Module):
+    """Pre-norm two-layer perceptron with an exact (erf) GELU."""
+
+    def __init__(self, feed_forward: plain.FeedForward, form: Form) -> None:
+        super().__init__()
+        norm, widen, _, _, narrow = feed_forward.net
+        self.norm = RMSNorm(norm)
+        self.widen = Linear(widen.weight, widen.bias, form.product)
+        self.narrow = Linear(narrow.weight, narrow.bias, form.product)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., dim) -> the same shape, the residual not yet added."""
+        return self.narrow(F.gelu(self.widen(self.norm(x))))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, *, heads: int, scale: float) -> Tensor:
+    """softmax(scale * q k^T) v per head; q, k, v: (batch, positions, heads * width).
+
+    Exports as one 3-D ONNX Attention node.
+    """
+    if torch.compiler.is_exporting():
+        return torch.onnx.ops.attention(q, k, v, scale=scale, q_num_heads=heads, kv_num_heads=heads)[0]
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(2)
+
+
+def _attend_heads(q: Tensor, k: Tensor, v: Tensor, *, node: bool) -> Tensor:
+    """softmax(q k^T) v per head; (batch, heads, positions, width).
+
+    Exports as one 4-D Attention node, or without `node` as two products and a softmax.
+    """
+    width, excess = v.shape[-1], q.shape[-1] - v.shape[-1]
+    exporting = torch.compiler.is_exporting()
+    if exporting and not node:
+        return (q @ k.transpose(-1, -2)).softmax(dim=-1) @ v
+    if excess and q.dtype != torch.float32:
+        # PoPE's q and k are twice as wide as v; TensorRT's fused kernels know one width.
+        return _attend_heads(q, k, F.pad(v, (0, excess)), node=node)[..., :width]
+    # torch 2.13 gives the result of its ONNX operator the width of q.
+    if exporting and not excess:
+        return torch.onnx.ops.attention(q, k, v, scale=1.0)[0]
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)
+
+
+def _half_split_rows(heads: int, dim_head: int) -> Tensor:
+    """Row order that turns interleaved pairs (0,1),(2,3),... into halves (0,2,4,...),(1,3,5,...) per head."""
+    one_head = torch.arange(dim_head).view(-1, 2).T.reshape(-1)
+    return (torch.arange(heads)[:, None] * dim_head + one_head[None]).reshape(-1)
+
+
+def _l2_normalised(x: Tensor) -> Tensor:
+    return F.rms_norm(x, (x.shape[-1],), eps=NORM_EPSILON) * x.shape[-1] ** -0.5
+

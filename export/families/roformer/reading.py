@@ -1,0 +1,161 @@
+"""What is said of a Roformer: by the keys and shapes of its weights, by a yaml, by a Lightning file."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rofo.export.facts import Facts
+from rofo.export.source import Source
+from rofo.export.source.keys import Keys
+from rofo.export.source.msst import Section, use_facts
+
+NAMES = {"bs_roformer": "BS-Roformer", "mel_band_roformer": "Mel-Band Roformer"}
+
+# The options of the network's class that the weights decide; a yaml may only agree.
+_DECIDED = (
+    "dim", "depth", "heads", "dim_head", "num_stems", "num_bands", "time_transformer_depth", "ff_mult",
+    "freq_transformer_depth", "linear_transformer_depth", "mask_estimator_depth", "mlp_expansion_factor",
+    "use_pope",
+)  # fmt: skip
+# The options that are read below.
+_READ = (
+    "sample_rate", "stft_n_fft", "stft_hop_length", "stft_win_length", "stft_normalized", "zero_dc",
+    "skip_connection", "stereo", "freqs_per_bands",
+)  # fmt: skip
+# What training, a faster kernel or nothing at all uses.
+_WITHOUT_EFFECT = (
+    "attn_dropout", "ff_dropout", "flash_attn", "sage_attention", "attention_layout", "dim_freqs_in",
+    "use_torch_checkpoint", "multi_stft_resolution_loss_weight", "multi_stft_resolutions_window_sizes",
+    "multi_stft_hop_size", "multi_stft_normalized", "multi_stft_window_fn",
+    "match_input_audio_length",  # the runtime always returns the chunk's length
+    "use_shared_bias",  # told by keys alone: the yaml of one Roformer-SW file travels with another
+)  # fmt: skip
+# The serialisations of Roformer-SW: keys of what is kept once, and what every attention calls it.
+SHARED_BIAS = {
+    "linear_62": {"linear_62_bias_0": "to_qkv.bias", "linear_64_bias_0": "to_out.0.bias"},
+    "shared_qkv": {"shared_qkv_bias": "to_qkv.bias", "shared_out_bias": "to_out.0.bias"},
+}
+# Variants that other keys of the state dict give away; the options may be present and off.
+_MUST_BE_OFF = {"use_value_residual_learning": False, "num_residual_streams": 1, "stft_window_fn": None}
+
+
+def weights_facts(source: Source) -> dict[str, Any]:
+    """The facts in the keys and shapes of a state dict, which is left as it is.
+
+    Beside the yaml's names: `band_inputs` are the input features per band (2 x channels x bins),
+    `shared_bias` tells the serialisations of Roformer-SW apart ("none", "linear_62", "shared_qkv"),
+    `table_frames` is how many frames stored position tables cover, None without such tables. Raises
+    CheckpointError where a key that the network cannot be without is missing or has an impossible shape.
+    """
+    state, keys = source.state, Keys(source.path, source.state, "Roformer")
+    dim = keys.size("band_split.to_features.0.1.weight", 0)
+    bands = keys.count(r"band_split\.to_features\.(\d+)\.")
+    blocks = keys.count(r"layers\.0\.(\d+)\.layers\.")
+    if blocks not in (2, 3):
+        raise keys.error(f"layers.0 has {blocks} transformers instead of 2 or 3")
+    linear = blocks - 2  # 1 where a layer begins with a transformer of linear attention
+    attention = f"layers.0.{linear}.layers.0.0"
+    heads = keys.size(f"{attention}.to_gates.weight", 0)
+    architecture = _architecture(keys)
+    is_mel = architecture == "mel_band_roformer"
+    mask_layers = _mask_layers(keys)
+    first_mask_layer = "mask_estimators.0.to_freqs.0.0.0.weight"
+    return {
+        "architecture": architecture,
+        "dim": dim,
+        "depth": keys.count(r"layers\.(\d+)\."),
+        "heads": heads,
+        "dim_head": keys.ratio(f"{attention}.to_qkv.weight", 3 * heads),
+        "num_stems": keys.count(r"mask_estimators\.(\d+)\."),
+        "time_transformer_depth": keys.count(rf"layers\.0\.{linear}\.layers\.(\d+)\."),
+        "freq_transformer_depth": keys.count(rf"layers\.0\.{linear + 1}\.layers\.(\d+)\."),
+        "linear_transformer_depth": keys.count(r"layers\.0\.0\.layers\.(\d+)\.") if linear else 0,
+        "num_bands": bands,
+        "band_inputs": tuple(keys.size(f"band_split.to_features.{k}.1.weight", 1) for k in range(bands)),
+        # BS counts the linear layers of a mask's perceptron, Mel the hidden ones.
+        "mask_estimator_depth": mask_layers - is_mel,
+        "mlp_expansion_factor": keys.ratio(first_mask_layer, dim) if mask_layers > 1 else None,
+        "ff_mult": keys.ratio(f"layers.0.{linear}.layers.0.1.net.1.weight", dim),
+        "use_pope": any(".pope_embed." in key for key in state),
+        "table_frames": keys.size("cos_emb_time", 0) if "cos_emb_time" in state else None,
+        "shared_bias": next((name for name, keys in SHARED_BIAS.items() if next(iter(keys)) in state), "none"),
+    }
+
+
+def yaml_facts(config: Mapping[str, Any], weights: Facts, problems: list[str]) -> dict[str, Any]:
+    """The facts in a yaml, with the defaults of current MSST where it is silent; its own n_fft for BS has none.
+
+    `mel_sample_rate` is the rate that the mel filters were made for, in Hz. What is mistyped, unknown or not
+    supported is appended to `problems`, one clause each.
+    """
+    model = Section(config, "model", problems)
+    if not model.values:
+        problems.append("it has no model section")
+    is_mel = weights["architecture"] == "mel_band_roformer"
+    _check_options(model, is_mel)
+    n_fft, freqs = model.integer("stft_n_fft"), model.values.get("freqs_per_bands")
+    window, size = model.integer("stft_win_length") or 2048, n_fft or 2048
+    if window != size:
+        problems.append(f"stft_win_length {window} differs from stft_n_fft {size}, which is not supported")
+    used = use_facts(config, problems)
+    return {
+        **{name: model.values.get(name) for name in _DECIDED if name in weights},
+        **used,
+        "channels": None,  # audio.num_channels is 2 beside mono networks too: `stereo` is what they read
+        "sample_rate": used["sample_rate"] or 44100,
+        "mel_sample_rate": (model.integer("sample_rate") or 44100) if is_mel else None,
+        "stereo": model.flag("stereo"),
+        "freqs_per_bands": None if is_mel else tuple(freqs) if isinstance(freqs, list) else freqs,
+        "n_fft": n_fft or (2048 if is_mel else None),
+        "hop_length": model.integer("stft_hop_length") or 512,
+        "stft_normalized": model.flag("stft_normalized"),
+        "zero_dc": model.flag("zero_dc"),
+        "skip_connection": model.flag("skip_connection"),
+    }
+
+
+def lightning_config(hyper_parameters: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Hyper-parameters in the layout of a yaml, None where they do not describe a Roformer.
+
+    X-LANCE keeps the network's arguments under model.params and the rate under data; its code knows no
+    zero_dc.
+    """
+    model = hyper_parameters.get("model")
+    if not isinstance(model, Mapping):
+        return None
+    if isinstance(model.get("params"), Mapping):
+        data = hyper_parameters.get("data")
+        rate = data.get("sample_rate") if isinstance(data, Mapping) else None
+        return {"model": {"zero_dc": False, **model["params"]}, "audio": {"sample_rate": rate}}
+    return hyper_parameters if "dim" in model and "depth" in model else None
+
+
+def _architecture(keys: Keys) -> str:
+    """BS has one norm after all layers, Mel one after each transformer."""
+    if "final_norm.gamma" in keys.state:
+        return "bs_roformer"
+    if "layers.0.0.norm.gamma" in keys.state:
+        return "mel_band_roformer"
+    raise keys.error("neither final_norm.gamma (BS) nor layers.0.0.norm.gamma (Mel) is there")
+
+
+def _mask_layers(keys: Keys) -> int:
+    """Linear layers of a mask's perceptron; an activation stands between two."""
+    first = "mask_estimators.0.to_freqs.0.0"
+    found = keys.numbers(rf"{re.escape(first)}\.(\d+)\.weight")
+    if not found or found != list(range(0, 2 * len(found), 2)):
+        raise keys.error(f"the linear layers of {first} have the numbers {found}")
+    return len(found)
+
+
+def _check_options(model: Section, is_mel: bool) -> None:
+    """Every option that is not known, not supported, or of the other kind of bands is a problem by name."""
+    on = [name for name, off in _MUST_BE_OFF.items() if model.values.get(name, off) not in (off, None)]
+    model.problems.extend(f"{name} is not supported" for name in on)
+    unknown = sorted(set(model.values).difference(_DECIDED, _READ, _WITHOUT_EFFECT, _MUST_BE_OFF))
+    if unknown:
+        model.problems.append(f"unknown model options {', '.join(unknown)}")
+    mine, other = ("num_bands", "freqs_per_bands") if is_mel else ("freqs_per_bands", "num_bands")
+    if other in model.values and mine not in model.values:
+        name = NAMES["mel_band_roformer" if is_mel else "bs_roformer"]
+        model.problems.append(f"it has {other} but the weights are of a {name}")

@@ -1,0 +1,43 @@
+"""The sound between file and engine: chunks of a song, their spectrograms, and how they are joined again.
+
+A scheme, a way of cutting a song into chunks, is a file here and a line in SCHEMES. Importing the registry
+imports none of them, nor numpy: `rofo-run --help` lists them.
+"""
+
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
+
+from rofo.errors import UsageError
+
+if TYPE_CHECKING:
+    from rofo.dsp.scheme import Scheme
+
+
+@dataclass(frozen=True)
+class SchemeEntry:
+    """A line of the registry: "module:class" of the scheme, and what --help says about it."""
+
+    scheme: str
+    summary: str
+
+
+SCHEMES: dict[str, SchemeEntry] = {
+    "fade": SchemeEntry("rofo.dsp.fade:Fade", "as MSST"),
+    "hann": SchemeEntry("rofo.dsp.hann:Hann", "as UVR for MDX-Net"),
+    "trim": SchemeEntry("rofo.dsp.trim:Trim", "as kuielab, without overlap"),
+    "rectangular": SchemeEntry("rofo.dsp.rectangular:Rectangular", "as UVR for MDX23C"),
+    "outer": SchemeEntry("rofo.dsp.outer:Outer", "as MVSEP, in slices of 1,000,000 samples"),
+}
+DEFAULT_SCHEME = "fade"  # of a manifest that names none
+
+
+def make_scheme(name: str, chunk: int, n_fft: int, overlap: float | None) -> "Scheme":
+    """The scheme called `name` for chunks and transforms of so many samples; `overlap` None is its default.
+
+    Raises UsageError for an unknown name, and for a chunk or overlap that the scheme cannot work with.
+    """
+    if name not in SCHEMES:
+        raise UsageError(f"scheme is {name!r}, not one of {', '.join(SCHEMES)}")
+    scheme: Scheme = resolve_name(SCHEMES[name].scheme).of(chunk, n_fft, overlap)
+    return scheme
