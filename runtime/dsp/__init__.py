@@ -28,6 +28,7 @@ SCHEMES: dict[str, SchemeEntry] = {
     "trim": SchemeEntry("rofo.dsp.trim:Trim", "as kuielab, without overlap"),
     "rectangular": SchemeEntry("rofo.dsp.rectangular:Rectangular", "as UVR for MDX23C"),
     "outer": SchemeEntry("rofo.dsp.outer:Outer", "as MVSEP, in slices of 1,000,000 samples"),
+    "crossfade": SchemeEntry("rofo.dsp.crossfade:Crossfade", "as magronp/bsrnn"),
 }
 DEFAULT_SCHEME = "fade"  # of a manifest that names none
 

@@ -252,13 +252,14 @@ class _BandLinear(nn.Module):
             weight = weight if inputs is None else weight[:, inputs]
             weights.append((weight if outputs is None else weight[outputs]).T)
             biases.append(bias if outputs is None else bias[outputs])
-        self.weight = nn.Parameter(torch.stack(weights).to(form.product), requires_grad=False)
+        # An axis for the items: were x reshaped to three axes and back, onnxscript 0.7's optimizer would leave
+        # out both, and where there are as many items as bands it takes the ones for the others.
+        self.weight = nn.Parameter(torch.stack(weights)[:, None].to(form.product), requires_grad=False)
         self.bias = nn.Parameter(torch.stack(biases)[:, None, None].float(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (bands, items, frames, inputs) -> (bands, items, frames, outputs), float32."""
-        found = cast(product(x.flatten(1, 2), self.weight), torch.float32)
-        return found.unflatten(1, x.shape[1:3]) + self.bias
+        return cast(product(x, self.weight), torch.float32) + self.bias
 
 
 def _last_of_all(width: int, blocks: int) -> Tensor:
