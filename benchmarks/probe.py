@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rofo import Separator
+from rofo import Options, Separator
 from rofo.benchmarks.contestants import Contestant, opened
 from rofo.benchmarks.reference import Source
 from rofo.benchmarks.stopwatch import ENGINE, READ, WRITE, Stopwatch, instrumented
@@ -51,7 +51,7 @@ def separate(job: Job) -> dict[str, Any]:
             _warmed_up(separator, *chunk)
         stopwatch.reset()
         with tempfile.TemporaryDirectory() as folder:
-            done = separator.separate_file(job.song, folder, stems=separator.stems[: job.stems])
+            done = separator.separate_file(job.song, folder, Options(stems=separator.stems[: job.stems]))
         # Networks of others transform inside: what is counted of ours is a part of them.
         ours = tuple(stopwatch.seconds) if job.contestant.kind == "rofo" else (READ, ENGINE, WRITE)
         return {

@@ -8,8 +8,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import rofo.model
 from rofo.audio import AudioReader
+from rofo.audio.writer import StemFiles
 from rofo.dsp.spectrogram import Spectrogram
-from rofo.write import StemFiles
 
 P = ParamSpec("P")
 T = TypeVar("T")

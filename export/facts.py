@@ -129,7 +129,7 @@ def complete(facts: Facts) -> Facts:
     facts = _with_chunk(facts)
     chunk, stems, scheme = facts.get("chunk"), facts.get("stems"), facts.get("scheme")
     if "overlap" not in facts and "num_overlap" in facts and chunk and scheme == "fade":
-        overlap = overlap_fraction(chunk, min(facts["num_overlap"], chunk))
+        overlap = overlap_fraction(chunk, facts["num_overlap"])
         facts = facts.derived("num_overlap", overlap=overlap)
     if stems and "residual" not in facts:
         of = "instruments" if "instruments" in facts else "stems"
@@ -164,6 +164,8 @@ def impossible(facts: Facts) -> list[str]:
             problems.append(
                 f"chunk of {chunk} samples, not over {n_fft // 2} and at most {LONGEST_CHUNK} s (--chunk)"
             )
+        elif not 0 <= facts.get("overlap", 0) < 1:
+            problems.append(f"{_told(facts, 'overlap')}: num_overlap is more than a chunk has samples")
     return problems
 
 

@@ -1,7 +1,7 @@
 """Music source separation engines, run without PyTorch.
 
-`Separator` loads an engine once and separates arrays, streams and files; `load_manifest` tells what an
-engine is without loading it. Everything raised on purpose is a RofoError.
+`Separator` loads an engine once and separates arrays, streams and files as `Options` say; `load_manifest`
+tells what an engine is without loading it. Everything raised on purpose is a RofoError.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from rofo.errors import (
 
 if TYPE_CHECKING:
     from rofo.manifest import Manifest, MixerManifest, load_manifest
+    from rofo.options import Options
     from rofo.results import Progress, SeparatedFile
     from rofo.separator import Separator
 
@@ -31,6 +32,7 @@ _LAZY = {
     "Manifest": "rofo.manifest",
     "MixerManifest": "rofo.manifest",
     "load_manifest": "rofo.manifest",
+    "Options": "rofo.options",
     "Progress": "rofo.results",
     "SeparatedFile": "rofo.results",
     "Separator": "rofo.separator",
@@ -46,6 +48,7 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "MixerManifest",
+    "Options",
     "OutputWriteError",
     "Progress",
     "RofoError",

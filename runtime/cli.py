@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from rofo.errors import UsageError
 from rofo.text import one_line, printable
 
 if TYPE_CHECKING:
+    from rofo.options import Options
     from rofo.results import Progress
     from rofo.separator import Separator
 
@@ -87,7 +88,7 @@ SOME_FAILED = 7
     show_default=True,
     help="Refuse longer files.",
 )
-@click.option("--resume", is_flag=True, help="Skip songs whose stems are all there.")
+@click.option("--resume", is_flag=True, help="Skip songs whose stems are there, of this engine and options.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per song on standard output.")
 @click.version_option(package_name="rofo")
 def main(
@@ -96,46 +97,30 @@ def main(
     output: Path,
     stems: tuple[str, ...],
     no_residual: bool,
-    overlap: float | None,
-    scheme: str | None,
+    channels: str | None,
+    as_json: bool,
     backend: str,
     precision: str,
     threads: int | None,
-    container: str | None,
-    subtype: str | None,
-    channels: str | None,
-    allow_truncated: bool,
-    sanitize: bool,
-    max_minutes: float,
-    resume: bool,
-    as_json: bool,
+    **chosen: Any,
 ) -> int:
     """Separate INPUTS, audio files or folders of them, into stems."""
-    from rofo.inputs import list_inputs
-    from rofo.output import check_format
+    from rofo.audio.files import list_inputs
+    from rofo.options import Options
     from rofo.separator import Separator
 
     files = list_inputs(inputs)
-    chosen_channels = _numbers(channels)
-    if container is not None:
-        check_format(container, subtype)
+    options = Options(stems=stems or None, channels=_numbers(channels), **chosen)
     with Separator(engine, backend=backend, precision=precision, threads=threads) as separator:
         note(f"{engine.name}: {separator.backend}, {separator.precision}")
-        wanted = _wanted(separator, stems, no_residual)
-        separator.check(scheme, overlap)
-        options: dict[str, Any] = {
-            "stems": wanted,
-            "container": container,
-            "subtype": subtype,
-            "channels": chosen_channels,
-            "allow_truncated": allow_truncated,
-            "sanitize": sanitize,
-            "max_minutes": max_minutes,
-            "overlap": overlap,
-            "scheme": scheme,
-            "resume": resume,
-        }
-        run = _Run(separator, output, options, as_json, debugging())
+        wanted = separator.check(options)
+        if no_residual:
+            wanted = tuple(stem for stem in wanted if stem != separator.manifest.residual)
+            if not wanted:
+                raise UsageError(
+                    "--stem asks for the residual, --no-residual leaves it out; drop one of them"
+                )
+        run = _Run(separator, output, replace(options, stems=wanted), as_json, debugging())
         return _exit_code([run.separate(file) for file in files])
 
 
@@ -145,16 +130,15 @@ class _Run:
 
     separator: "Separator"
     output: Path
-    options: dict[str, Any]
+    options: "Options"
     as_json: bool
     debug: bool
 
     def separate(self, file: Path) -> int:
         """Separate one song and report it; the exit code it alone would have."""
         try:
-            result = self.separator.separate_file(
-                file, self.output, progress=_progress_line(file), **self.options
-            )
+            options = replace(self.options, progress=_progress_line(file))
+            result = self.separator.separate_file(file, self.output, options)
         except Exception as error:  # noqa: BLE001 - one song must not stop the others
             code = tell(error, debug=self.debug)
             self._report(file, "failed", error=one_line(error), exit_code=code)
@@ -186,16 +170,6 @@ class _Run:
         else:
             for path in paths.values():
                 click.echo(os.fsencode(path))  # names need not be text
-
-
-def _wanted(separator: "Separator", stems: tuple[str, ...], no_residual: bool) -> tuple[str, ...]:
-    """The stems to write, checked once for all songs."""
-    wanted = separator.choose(stems or None)
-    if no_residual:
-        wanted = tuple(stem for stem in wanted if stem != separator.manifest.residual)
-        if not wanted:
-            raise UsageError("--stem asks for the residual, --no-residual leaves it out; drop one of them")
-    return wanted
 
 
 def _numbers(channels: str | None) -> list[int] | None:

@@ -3,8 +3,10 @@
 import os
 import signal
 import sys
+import time
 import traceback
-from typing import NoReturn
+from types import FrameType
+from typing import Any, NoReturn, Self
 
 import click
 from click.core import ParameterSource
@@ -14,6 +16,8 @@ from rofo.text import one_line, printable
 
 INTERRUPTED = 130
 _INTERNAL = 5
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN, _FORCED = 0.5, 1.0  # seconds until an interrupt comes again, and until a second one kills
 
 
 def note(text: str) -> None:
@@ -58,21 +62,79 @@ class ToolCommand:
 
     def __call__(self, arguments: list[str] | None = None) -> NoReturn:
         """Run and exit: 0 ok, 2 usage, an error's own code, 130 interrupted."""
-        given = sys.argv[1:] if arguments is None else arguments
-        # A service manager's stop cleans up as Ctrl-C does.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            code = self.command.main(args=given, standalone_mode=False)
-            sys.exit(code if isinstance(code, int) else 0)
-        except click.exceptions.Exit as stop:
-            sys.exit(stop.exit_code)
-        except click.ClickException as error:
-            error.show()
-            sys.exit(error.exit_code)
-        except (KeyboardInterrupt, click.exceptions.Abort):
+        with _Interrupts() as interrupts:
+            code = self._run(sys.argv[1:] if arguments is None else arguments, interrupts)
+        if code == INTERRUPTED or interrupts.since is not None:
             note("interrupted; nothing unfinished was left behind")
             # An engine may be minutes deep in native code; waiting for its thread would ignore the user.
             sys.stdout.flush()
             os._exit(INTERRUPTED)
+        sys.exit(code)
+
+    def _run(self, arguments: list[str], interrupts: "_Interrupts") -> int:
+        try:
+            code = self.command.main(args=arguments, standalone_mode=False)
+            return code if isinstance(code, int) else 0
+        except click.exceptions.Exit as stop:
+            return stop.exit_code
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except (KeyboardInterrupt, click.exceptions.Abort):
+            return INTERRUPTED
         except Exception as error:  # noqa: BLE001 - a tool shows no traceback unasked
-            sys.exit(tell(error, debug="--debug" in given))
+            if interrupts.since is not None:  # what was interrupted on the way fails in ways of its own
+                return INTERRUPTED
+            return tell(error, debug="--debug" in arguments)
+        finally:
+            interrupts.over = True
+
+
+class _Interrupts:
+    """Within, Ctrl-C and a service manager's stop raise KeyboardInterrupt until one gets through.
+
+    Modules swallow it while they are imported ("except: torch = None"), and so does Python in a destructor:
+    where it had no effect it comes again, but not while it is being cleaned up after. A second Ctrl-C, a
+    while after the first, ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.since: float | None = None  # when the first one came
+        self.over = False  # nothing is left to be interrupted
+
+    def __enter__(self) -> Self:
+        self._before: list[tuple[int, Any]] = []
+        for number in _STOPS:
+            # A shell starts what it runs in the background with SIGINT ignored.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before.append((number, signal.signal(number, self._handle)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.since is not None:
+            self._again(0)
+        for number, handler in self._before:
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        now = time.monotonic()
+        self.since = now if self.since is None else self.since
+        if number in _STOPS and now - self.since > _FORCED:
+            os._exit(INTERRUPTED)
+        self._again(_AGAIN)
+        if not self.over and not _cleaning_up():
+            raise KeyboardInterrupt
+
+    def _again(self, seconds: float) -> None:
+        if hasattr(signal, "setitimer"):  # Windows has none
+            signal.signal(signal.SIGALRM, self._handle)
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _cleaning_up() -> bool:
+    error = sys.exception()
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False

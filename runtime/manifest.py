@@ -171,8 +171,8 @@ class Manifest:
         reflected = max(self.stft.n_fft // 2, *self.stft.extension(samples))
         require(samples > reflected, f"chunk.samples is {samples}, not more than the {reflected} put around")
         frames = self.stft.frames(samples)
+        require(frames > 0, f"stft.dropped_frames is {self.stft.dropped_frames}, which leaves none")
         require(self.chunk.frames == frames, f"chunk.frames is {self.chunk.frames}, should be {frames}")
-        require(frames > 0, f"stft.dropped_frames is {self.stft.dropped_frames}, and leaves none")
         for name, found, always in (("inputs", self.inputs, "mix"), ("outputs", self.outputs, "stems")):
             sound = always in found and len(set(found)) == len(found)
             require(sound, f"{name} are {', '.join(found)}, should be {always} and others, once each")
@@ -333,35 +333,24 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verify_file(path: Path, sha256: str) -> None:
-    """Compare a file with its recorded sha256. Raises EngineMismatchError when it is missing or differs."""
+def verify_file(path: Path, sha256: str, *, keep: bool = False) -> bytes:
+    """Compare a file with its recorded sha256; what was compared where it is to be kept, else nothing.
+
+    Raises EngineMismatchError when the file is missing or differs.
+    """
     try:
-        found = file_sha256(path)
+        content = path.read_bytes() if keep else b""
+        found = hashlib.sha256(content).hexdigest() if keep else file_sha256(path)
     except OSError as error:
-        raise _unreadable(path, error) from None
-    _check_same(path, found, sha256)
-
-
-def read_verified(path: Path, sha256: str) -> bytes:
-    """The content of a file, read once and compared as in `verify_file`. Raises EngineMismatchError."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    _check_same(path, hashlib.sha256(content).hexdigest(), sha256)
-    return content
-
-
-def _unreadable(path: Path, error: OSError) -> EngineMismatchError:
-    return EngineMismatchError(f"{path}: {error.strerror or error}; export again with rofo-export")
-
-
-def _check_same(path: Path, found: str, sha256: str) -> None:
+        raise EngineMismatchError(
+            f"{path}: {error.strerror or error}; export again with rofo-export"
+        ) from None
     if found != sha256:
         raise EngineMismatchError(
             f"{path}: not the file its manifest describes (sha256 differs: cut short, altered, or from "
             "another export); copy it again together with its .json, or export again with rofo-export"
         )
+    return content
 
 
 def _json(raw: dict[str, Any]) -> str:

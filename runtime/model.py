@@ -1,16 +1,14 @@
-"""What turns songs into estimates of their stems: one engine, or a mixer of several in lock-step."""
+"""Opening a model, one engine or a mixer of several, and one engine's part of the path of a song."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from itertools import groupby, tee
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from rofo.audio.record import hash_engine
 from rofo.dsp.chunk_loop import ChunkLoop
 from rofo.dsp.overlap_add import OverlapAdder
 from rofo.dsp.scheme import Chunk, Scheme
@@ -26,38 +24,21 @@ from rofo.manifest import (
     manifest_path,
     verify_file,
 )
-from rofo.song import Held
-
-Floats = NDArray[np.float32]
-# A block and the number of its song, see Song.number. From blocks (channels, n) of songs at the model's
-# sample rate, one song after the other, to blocks (stems, channels, n) of estimates: as many samples in the
-# same order.
-Block = tuple[int | None, Floats]
-Estimator = Callable[[Iterable[Block]], Iterator[Block]]
+from rofo.mixer import MixerModel
+from rofo.song import Block, Estimator
 
 
 class EngineModel:
     """One engine. Immutable: every estimator call keeps its own state."""
 
-    def __init__(self, engine: Engine, manifest: Manifest, name: str) -> None:
+    def __init__(self, engine: Engine, manifest: Manifest, file: Path) -> None:
         self.manifest, self.normalize = manifest, manifest.normalize
-        self._engine = engine
-        self._loop = ChunkLoop(engine, manifest, name)
-
-    @property
-    def backend(self) -> str:
-        """The backend in use."""
-        return self._engine.backend
-
-    @property
-    def precision(self) -> str:
-        """The precision in use."""
-        return self._engine.precision
-
-    @property
-    def healthy(self) -> bool:
-        """False once the GPU is lost to this process."""
-        return self._engine.healthy
+        self.engines = (engine,)
+        (entry,) = (entry for entry in manifest.engines if entry.file == file.name)
+        # All that decides over the stems: file, backend, precision, and what the manifest says of the sound.
+        made_of = entry.sha256, entry.data_sha256, engine.backend, engine.precision
+        self.identity = hash_engine(manifest, *made_of)
+        self._loop = ChunkLoop(engine, manifest, str(file))
 
     def estimator(self, scheme: str | None, overlap: float | None) -> Estimator:
         """What separates with this scheme and overlap, None for the manifest's. Raises UsageError."""
@@ -65,82 +46,14 @@ class EngineModel:
 
     def close(self) -> None:
         """Release the engine. May be called twice."""
-        self._engine.close()
+        self.engines[0].close()
 
     def _estimates(self, scheme: Scheme, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Chunk -> STFT -> engine -> inverse STFT (those three in the loop) -> overlap-add."""
         for number, done in groupby(self._loop(_chunks(scheme, blocks)), lambda pair: pair[0].song):
             joined = OverlapAdder()
             for chunk, estimate in done:
                 yield number, joined.add(chunk, estimate)
-
-
-class MixerModel:
-    """Engines side by side, whose stems are mixed with each other and with the mix by a matrix.
-
-    `members` are the engines, each with the place of the stem that is taken of it.
-    """
-
-    normalize = False
-
-    def __init__(self, manifest: MixerManifest, members: Sequence[tuple[EngineModel, int]]) -> None:
-        self.manifest = manifest
-        self._members = tuple(members)
-        self._matrix = np.array(manifest.matrix, np.float32)
-
-    @property
-    def backend(self) -> str:
-        """The backends in use, joined by +."""
-        return "+".join(dict.fromkeys(member.backend for member, _ in self._members))
-
-    @property
-    def precision(self) -> str:
-        """The precisions in use, joined by +."""
-        return "+".join(dict.fromkeys(member.precision for member, _ in self._members))
-
-    @property
-    def healthy(self) -> bool:
-        """False once the GPU is lost to this process."""
-        return all(member.healthy for member, _ in self._members)
-
-    def estimator(self, scheme: str | None, overlap: float | None) -> Estimator:
-        """What separates with this scheme and overlap, None for each member's own. Raises UsageError."""
-        return partial(self._estimates, [member.estimator(scheme, overlap) for member, _ in self._members])
-
-    def close(self) -> None:
-        """Release all engines. May be called twice."""
-        for member, _ in self._members:
-            member.close()
-
-    def _estimates(self, estimators: Sequence[Estimator], blocks: Iterable[Block]) -> Iterator[Block]:
-        held = Held()
-        # A block is dropped when the last member has read it: they differ by a chunk or two, not by a song.
-        copies = tee(self._widened(blocks, held), len(estimators))
-        outputs = [estimator(copy) for estimator, copy in zip(estimators, copies, strict=True)]
-        for number, estimates in _lock_step(outputs):
-            mix = held.take(estimates[0].shape[-1])
-            taken = [e[stem] for e, (_, stem) in zip(estimates, self._members, strict=True)]
-            yield number, self._mixed([*taken, np.broadcast_to(mix, taken[0].shape)], mix.shape[0])
-
-    def _widened(self, blocks: Iterable[Block], held: Held) -> Iterator[Block]:
-        """A mono song for a stereo mixer is doubled here, not by the members: the matrix crosses channels."""
-        for number, block in blocks:
-            held.put(block)
-            channels = max(self.manifest.channels, block.shape[0])
-            yield number, np.broadcast_to(block, (channels, block.shape[1]))
-
-    def _mixed(self, parts: Sequence[Floats], song_channels: int) -> Floats:
-        """The matrix on parts (channels, n) -> (stems, song_channels, n).
-
-        A stereo song of a mono mixer is mixed channel by channel. Products are summed in a fixed order, as
-        no matrix product promises to, so that samples do not depend on how many are computed at once.
-        """
-        channels, samples = self.manifest.channels, parts[0].shape[-1]
-        columns = np.stack(parts).reshape(len(parts) * channels, -1, samples)
-        mixed = np.zeros((len(self._matrix), *columns.shape[1:]), np.float32)
-        for weights, column in zip(self._matrix.T, columns, strict=True):
-            mixed += weights[:, None, None] * column
-        stems = mixed.reshape(len(self.manifest.stems), -1, samples)
-        return stems.mean(axis=1, keepdims=True) if stems.shape[1] > song_channels else stems
 
 
 Model = EngineModel | MixerModel
@@ -155,7 +68,7 @@ def open_model(path: Path, settings: EngineSettings) -> Model:
 
     def opened(path: Path, manifest: Manifest) -> EngineModel:
         file = _engine_file(path, manifest, settings.backend)
-        return EngineModel(open_engine(file, manifest, settings), manifest, str(file))
+        return EngineModel(open_engine(file, manifest, settings), manifest, file)
 
     if not path.exists():
         raise EngineLoadError(f"{path}: no such engine; export a checkpoint with rofo-export")
@@ -213,20 +126,3 @@ def _chunks(scheme: Scheme, blocks: Iterable[Block]) -> Iterator[Chunk]:
     for number, song in groupby(blocks, itemgetter(0)):
         for chunk in scheme.cut(block for _, block in song):
             yield replace(chunk, song=number)
-
-
-def _lock_step(streams: Sequence[Iterator[Block]]) -> Iterator[tuple[int | None, list[Floats]]]:
-    """The same samples of every stream, as many at a time as all have ready."""
-    heads = [_following(stream) for stream in streams]
-    while all(block.shape[-1] for _, block in heads):
-        ready = min(block.shape[-1] for _, block in heads)
-        yield heads[0][0], [block[..., :ready] for _, block in heads]
-        heads = [
-            (number, block[..., ready:]) if block.shape[-1] > ready else _following(stream)
-            for (number, block), stream in zip(heads, streams, strict=True)
-        ]
-
-
-def _following(stream: Iterator[Block]) -> Block:
-    """The next block that holds samples; an empty one at the end of the stream."""
-    return next((block for block in stream if block[1].shape[-1]), (None, np.zeros(0, np.float32)))

@@ -1,9 +1,21 @@
-"""The one path a song takes, behind four doors: an array, several arrays, streams of blocks, files."""
+"""The one path a song takes, behind four doors: an array, several arrays, streams of blocks, files.
 
-import threading
+    read block      AudioReader.blocks (audio/reader.py), or what the caller gives (song.py)
+    resample        audio/resample.py, to the engine's rate
+    chunk           Scheme.cut (one file per scheme, dsp/)
+    STFT            Spectrogram.forward    \\
+    engine          Engine.run              } beside each other, in ChunkLoop (dsp/chunk_loop.py)
+    inverse STFT    Spectrogram.inverse    /
+    overlap-add     OverlapAdder; these five are EngineModel (model.py), several of them MixerModel (mixer.py)
+    resample        back to the song's rate
+    write block     StemFiles (audio/writer.py), or into the caller's arrays
+
+Every step is a generator that takes from the one before it, so no more of a song is held than a chunk or two.
+"""
+
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -11,29 +23,22 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from rofo.audio import AudioReader
+from rofo.audio.files import check_format, output_format, stem_paths, track_name
+from rofo.audio.reader import AudioReader
+from rofo.audio.record import Record, input_sha256
+from rofo.audio.resample import resample_blocks
+from rofo.audio.writer import StemFiles
 from rofo.engines import EngineSettings
 from rofo.errors import CancelledError, UsageError
 from rofo.manifest import Manifest, MixerManifest
-from rofo.model import Block, Estimator, open_model
-from rofo.output import output_format, stem_paths
+from rofo.model import open_model
+from rofo.options import Options
 from rofo.results import Progress, SeparatedFile
-from rofo.song import Passage, Song, array_song, stream_song
-from rofo.write import StemFiles
+from rofo.song import Block, Estimator, Floats, Level, Song, array_song, stream_song
 
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class _Wish:
-    """What a caller asked for, checked; the same for all songs of a call."""
-
-    stems: tuple[str, ...]
-    estimator: Estimator
-    progress: Callable[[Progress], None] | None
-    cancel: threading.Event | None
+Stems = dict[str, Floats]  # by name: (channels, n)
 
 
 class Separator:
@@ -60,17 +65,17 @@ class Separator:
     @property
     def backend(self) -> str:
         """The backend in use; those of a mixer's members joined by + where they differ."""
-        return self._model.backend
+        return "+".join(dict.fromkeys(engine.backend for engine in self._model.engines))
 
     @property
     def precision(self) -> str:
         """The precision in use: fp32, bf16 or fp16; joined as the backends are."""
-        return self._model.precision
+        return "+".join(dict.fromkeys(engine.precision for engine in self._model.engines))
 
     @property
     def healthy(self) -> bool:
         """False once the GPU is lost to this process: end it and start anew."""
-        return self._model.healthy
+        return all(engine.healthy for engine in self._model.engines)
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -78,142 +83,83 @@ class Separator:
         residual = self.manifest.residual
         return (*self.manifest.stems, *([residual] if residual else []))
 
-    def separate(
-        self,
-        mix: ArrayLike,
-        sample_rate: int,
-        *,
-        stems: Sequence[str] | None = None,
-        overlap: float | None = None,
-        scheme: str | None = None,
-        progress: Callable[[Progress], None] | None = None,
-        cancel: threading.Event | None = None,
-    ) -> dict[str, Floats]:
+    def separate(self, mix: ArrayLike, sample_rate: int, options: Options = Options()) -> Stems:
         """Separate an array: mix (channels, samples) float in [-1, 1] -> {stem: (channels, samples)}.
 
-        Stems have the mix's rate, channels and length. `stems` chooses among `self.stems`; `scheme` (see
-        rofo.dsp) overrides how the manifest joins chunks and `overlap` the fraction of a chunk shared
-        with the next one. `progress` is called after every chunk; setting `cancel` stops before the next
-        one with CancelledError.
+        Stems have the mix's rate, channels and length.
         Raises AudioReadError for samples that cannot be separated, UsageError for an unknown stem or scheme
-        and for an overlap that the scheme cannot have.
+        and for an overlap that the scheme cannot have, CancelledError, EngineRunError (EngineOutputError).
         """
-        song = array_song(mix, sample_rate)
-        return self._arrays([song], self._wish(stems, scheme, overlap, progress, cancel))[0]
+        return self._whole([array_song(mix, sample_rate)], options)[0]
 
     def separate_songs(
-        self,
-        mixes: Sequence[ArrayLike],
-        sample_rate: int,
-        *,
-        stems: Sequence[str] | None = None,
-        overlap: float | None = None,
-        scheme: str | None = None,
-        progress: Callable[[Progress], None] | None = None,
-        cancel: threading.Event | None = None,
-    ) -> list[dict[str, Floats]]:
+        self, mixes: Sequence[ArrayLike], sample_rate: int, options: Options = Options()
+    ) -> list[Stems]:
         """Separate several arrays of one rate, as `separate` does each, filling batches across them.
 
         Songs may differ in channels and length; an engine of batch 4 takes four songs of one chunk at once.
-        `progress` counts all songs together. Arguments and errors as in `separate`; an error that is one
-        song's calls it mixes[number].
+        Progress counts all songs together. Errors as in `separate`; one that is a song's own calls it
+        mixes[number].
         """
         songs = [array_song(mix, sample_rate, number) for number, mix in enumerate(mixes)]
-        return self._arrays(songs, self._wish(stems, scheme, overlap, progress, cancel))
+        return self._whole(songs, options)
 
     def stream(
-        self,
-        blocks: Iterable[ArrayLike],
-        sample_rate: int,
-        *,
-        stems: Sequence[str] | None = None,
-        overlap: float | None = None,
-        scheme: str | None = None,
-        progress: Callable[[Progress], None] | None = None,
-        cancel: threading.Event | None = None,
-    ) -> Iterator[dict[str, Floats]]:
+        self, blocks: Iterable[ArrayLike], sample_rate: int, options: Options = Options()
+    ) -> Iterator[Stems]:
         """Separate blocks (channels, any length) as they come -> dicts of blocks as they are ready.
 
         The blocks of a stem together are as long as the song. A block is copied when it comes, so its
-        memory may be used for the next one. Constant memory; latency is about one chunk. Other arguments
-        and errors as in `separate`. Raises UsageError for an engine that normalises its input, which needs
-        the whole song first.
+        memory may be used for the next one. Constant memory; latency is about one chunk. Errors as in
+        `separate`, and UsageError for an engine that normalises its input, which needs the whole song first.
         """
         if self._model.normalize:
             raise UsageError(
                 f"{self.manifest.name}: this engine scales by the whole song's level; "
                 "use separate or separate_file"
             )
-        wish = self._wish(stems, scheme, overlap, progress, cancel)
+        estimator, stems = self._checked(options)
         song = stream_song(blocks, sample_rate)
-        return (ready for _, ready in self._separated([song] if song else [], wish))
+        path = self._path([song] if song else [], estimator, stems, options)
+        return (ready for _, ready in path)
 
     def separate_file(
-        self,
-        path: str | Path,
-        output: str | Path = "separated",
-        *,
-        stems: Sequence[str] | None = None,
-        overlap: float | None = None,
-        scheme: str | None = None,
-        container: str | None = None,
-        subtype: str | None = None,
-        allow_truncated: bool = False,
-        sanitize: bool = False,
-        channels: Sequence[int] | None = None,
-        max_minutes: float = 180,
-        resume: bool = False,
-        progress: Callable[[Progress], None] | None = None,
-        cancel: threading.Event | None = None,
+        self, path: str | Path, output: str | Path = "separated", options: Options = Options()
     ) -> SeparatedFile:
         """Separate a file into OUTPUT/<track>/<stem>.<ext>; all stems appear or none.
 
-        `container` (wav, flac) and `subtype` (PCM_16, PCM_24, FLOAT) default to those of the input; lossy
-        inputs give WAV in FLOAT. `allow_truncated` takes what is there of a file cut short, `sanitize`
-        replaces samples that are not finite, `channels` chooses one or two of many, `resume` skips a song
-        whose stems are all there.
         Raises AudioReadError, OutputWriteError, and what `separate` raises.
         """
-        began, wish = time.perf_counter(), self._wish(stems, scheme, overlap, progress, cancel)
+        path, output, began = Path(path), Path(output), time.perf_counter()
+        estimator, stems = self._checked(options)
+        record = Record(output / track_name(path), self._made_from(path, options))
+        if options.resume and (done := record.finished(stems)):
+            return SeparatedFile(done.paths, seconds=done.seconds, elapsed=0.0, warnings=(), skipped=True)
         with AudioReader(
             path,
-            allow_truncated=allow_truncated,
-            sanitize=sanitize,
-            channels=channels,
-            max_minutes=max_minutes,
+            allow_truncated=options.allow_truncated,
+            sanitize=options.sanitize,
+            channels=options.channels,
+            max_minutes=options.max_minutes,
+            cancel=options.cancel,
         ) as reader:
             source = reader.format
             song = Song(reader.blocks, source.channels, source.sample_rate, source.frames)
-            written = output_format(Path(path), source, container, subtype)
-            paths = stem_paths(Path(path), Path(output), wish.stems, written)
-            seconds = source.frames / source.sample_rate
-            # Stems of a song appear together: all being there means the song was finished.
-            if resume and all(file.is_file() for file in paths.values()):
-                return SeparatedFile(paths, seconds=seconds, elapsed=0.0, warnings=(), skipped=True)
+            written = output_format(path, source, options.container, options.subtype)
+            paths, seconds = stem_paths(path, output, stems, written), source.frames / source.sample_rate
             with StemFiles(paths, written) as files:
-                for _, blocks in self._separated([song], wish):
+                for _, blocks in self._path([song], estimator, stems, options):
                     files.write(blocks)
+                record.remove()
+            record.write(paths, seconds)
             empty = [] if source.frames else ["holds no samples; its stems are empty"]
             warnings = [*reader.warnings, *files.warnings, *empty]
         elapsed = time.perf_counter() - began
         return SeparatedFile(paths, seconds=seconds, elapsed=elapsed, warnings=warnings)
 
-    def choose(self, stems: Sequence[str] | None) -> tuple[str, ...]:
-        """Names in any case -> the names of `self.stems`, all of them for None. Raises UsageError."""
-        if stems is None:
-            return self.stems
-        by_name = {stem.lower(): stem for stem in self.stems}
-        unknown = [stem for stem in stems if stem.lower() not in by_name]
-        if unknown or not stems:
-            raise UsageError(
-                f"{self.manifest.name} has no stem {', '.join(unknown) or '(none given)'}; "
-                f"choose among {', '.join(self.stems)}"
-            )
-        return tuple(dict.fromkeys(by_name[stem.lower()] for stem in stems))
-
-    def check(self, scheme: str | None, overlap: float | None) -> None:
-        """Raise the UsageError that separating with this scheme and overlap would raise."""
-        self._model.estimator(scheme, overlap)
+    def check(self, options: Options) -> tuple[str, ...]:
+        """The names of the stems that would be made. Raises the UsageError that separating would raise."""
+        return self._checked(options)[1]
 
     def close(self) -> None:
         """Release the engine; the separator cannot be used afterwards. May be called twice."""
@@ -227,72 +173,95 @@ class Separator:
     ) -> None:
         self.close()
 
-    def _wish(
-        self,
-        stems: Sequence[str] | None,
-        scheme: str | None,
-        overlap: float | None,
-        progress: Callable[[Progress], None] | None,
-        cancel: threading.Event | None,
-    ) -> _Wish:
-        return _Wish(self.choose(stems), self._model.estimator(scheme, overlap), progress, cancel)
+    def _path(
+        self, songs: Sequence[Song], estimator: Estimator, stems: Sequence[str], options: Options
+    ) -> Iterator[tuple[int, Stems]]:
+        """The path of the songs, one after the other -> the place of each in `songs` with its blocks."""
+        began, done, total = time.perf_counter(), 0, _seconds(songs)
+        to_engine = ((song.number, block) for song in songs for block in self._there(song))
+        for place, (song, estimates) in enumerate(_by_song(songs, estimator(to_engine))):
+            for mix, estimate in self._back(song, estimates):
+                if options.cancel is not None and options.cancel.is_set():
+                    raise CancelledError(f"{self.manifest.name}: cancelled")
+                blocks = dict(zip(self.manifest.stems, estimate, strict=True))
+                if self.manifest.residual in stems:
+                    blocks[str(self.manifest.residual)] = mix - estimate.sum(axis=0)
+                yield place, {stem: blocks[stem] for stem in stems}
+                done += mix.shape[1]
+                if options.progress is not None:
+                    elapsed = time.perf_counter() - began
+                    options.progress(Progress(done / song.sample_rate, total, elapsed))
 
-    def _arrays(self, songs: Sequence[Song], wish: _Wish) -> list[dict[str, Floats]]:
-        """The stems of every song as a whole."""
+    def _there(self, song: Song) -> Iterator[Floats]:
+        """Read and resample: blocks (channels, n) at the engine's rate, and at its level if it has one."""
+        rates = song.channels, song.sample_rate, self.manifest.sample_rate
+        if self._model.normalize:
+            song.level = Level.of(resample_blocks(song.read(), *rates))
+        for block in resample_blocks(song.blocks(), *rates):
+            yield song.level.taken_out(block) if song.level else block
+
+    def _back(self, song: Song, estimates: Iterable[Floats]) -> Iterator[tuple[Floats, Floats]]:
+        """Estimates (stems, channels, n) at the engine's rate -> pairs of mix and estimate at the song's.
+
+        The mix waits for its estimates, which also fixes their number: resampling there and back may be a
+        sample off.
+        """
+        stems, channels, level = len(self.manifest.stems), song.channels, song.level
+        levelled = (level.put_back(estimate) if level else estimate for estimate in estimates)
+        flat = (estimate.reshape(stems * channels, -1) for estimate in levelled)
+        for block in resample_blocks(flat, stems * channels, self.manifest.sample_rate, song.sample_rate):
+            mix = song.mix.take(block.shape[1])
+            if mix.shape[1]:
+                yield mix, block[:, : mix.shape[1]].reshape(stems, channels, -1)
+        rest = song.mix.take(None)
+        if rest.shape[1]:
+            yield rest, np.zeros((stems, *rest.shape), np.float32)
+
+    def _whole(self, songs: Sequence[Song], options: Options) -> list[Stems]:
+        """The stems of every song in one piece."""
+        estimator, stems = self._checked(options)
         shapes = [(song.channels, song.samples or 0) for song in songs]
-        results = [{stem: np.empty(shape, np.float32) for stem in wish.stems} for shape in shapes]
+        results = [{stem: np.empty(shape, np.float32) for stem in stems} for shape in shapes]
         filled = [0] * len(songs)
-        for place, blocks in self._separated(songs, wish):
+        for place, blocks in self._path(songs, estimator, stems, options):
             begin = filled[place]
             for stem, block in blocks.items():
                 filled[place] = begin + block.shape[1]
                 results[place][stem][:, begin : filled[place]] = block
         return results
 
-    def _separated(self, songs: Sequence[Song], wish: _Wish) -> Iterator[tuple[int, dict[str, Floats]]]:
-        """The loop: blocks of the chosen stems at each song's rate, as long together as the song.
+    def _checked(self, options: Options) -> tuple[Estimator, tuple[str, ...]]:
+        """What separates as `options` say, and the names of the stems chosen, in the order asked for."""
+        estimator = self._model.estimator(options.scheme, options.overlap)
+        if options.container is not None:
+            check_format(options.container, options.subtype)
+        if options.stems is None:
+            return estimator, self.stems
+        by_name = {stem.lower(): stem for stem in self.stems}
+        unknown = [stem for stem in options.stems if stem.lower() not in by_name]
+        if unknown or not options.stems:
+            raise UsageError(
+                f"{self.manifest.name} has no stem {', '.join(unknown) or '(none given)'}; "
+                f"choose among {', '.join(self.stems)}"
+            )
+        return estimator, tuple(dict.fromkeys(by_name[stem.lower()] for stem in options.stems))
 
-        Each comes with the place of its song in `songs`, one song after the other.
-        """
-        began, done, total = time.perf_counter(), 0, _seconds(songs)
-        names, residual = self.manifest.stems, self.manifest.residual
-        for place, mix, estimates in self._aligned(songs, wish):
-            blocks = dict(zip(names, estimates, strict=True))
-            if residual in wish.stems:
-                blocks[str(residual)] = mix - estimates.sum(axis=0)
-            yield place, {stem: blocks[stem] for stem in wish.stems}
-            done += mix.shape[1]
-            if wish.progress is not None:
-                seconds = done / songs[place].sample_rate
-                wish.progress(Progress(seconds, total, time.perf_counter() - began))
+    def _made_from(self, path: Path, options: Options) -> dict[str, object]:
+        """All that decides over the stems of a file."""
+        names = ("scheme", "overlap", "container", "subtype", "channels", "allow_truncated", "sanitize")
+        chosen = {name: getattr(options, name) for name in names}
+        return {"engine": self._model.identity, "input": input_sha256(path), "options": chosen}
 
-    def _aligned(self, songs: Sequence[Song], wish: _Wish) -> Iterator[tuple[int, Floats, Floats]]:
-        """Places of songs with their mix (channels, n) and its estimates (stems, channels, n), at their rate.
 
-        The songs go through the model in one call, one after the other, and are told apart by their numbers.
-        """
-        passages = [self._passage(song) for song in songs]
-        blocks = ((passage.song.number, block) for passage in passages for block in passage.blocks())
-        nothing: tuple[int | None, Iterator[Block]] = (None, iter(()))
-        numbered = groupby(self._until(wish.cancel, wish.estimator(blocks)), itemgetter(0))
-        number, ready = next(numbered, nothing)
-        for place, passage in enumerate(passages):
-            # A song too short for any estimate is passed over by the estimator, but has stems as well.
-            mine = passage.song.number == number
-            for mix, estimates in passage.aligned(e for _, e in ready) if mine else passage.aligned(()):
-                yield place, mix, estimates
-            if mine:
-                number, ready = next(numbered, nothing)
-
-    def _passage(self, song: Song) -> Passage:
-        rate, stems = self.manifest.sample_rate, len(self.manifest.stems)
-        return Passage(song, rate, stems, normalize=self._model.normalize)
-
-    def _until(self, cancel: threading.Event | None, estimates: Iterator[Block]) -> Iterator[Block]:
-        for block in estimates:
-            if cancel is not None and cancel.is_set():
-                raise CancelledError(f"{self.manifest.name}: cancelled")
-            yield block
+def _by_song(songs: Iterable[Song], estimates: Iterator[Block]) -> Iterator[tuple[Song, Iterator[Floats]]]:
+    """Every song with its estimates, none for one that is too short to have any."""
+    waiting = deque(songs)
+    for number, blocks in groupby(estimates, itemgetter(0)):
+        while waiting[0].number != number:
+            yield waiting.popleft(), iter(())
+        yield waiting.popleft(), (block for _, block in blocks)
+    for song in waiting:
+        yield song, iter(())
 
 
 def _seconds(songs: Sequence[Song]) -> float | None:

@@ -1,34 +1,95 @@
-"""A song on its way to a model's sample rate and level, and its estimates on their way back."""
+"""Songs as the separator takes them: checked arrays, streams and files, and what is kept on the way."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rofo.audio import MAX_RATE, MIN_RATE
+from rofo.audio.decoders import BLOCK
+from rofo.audio.reader import MAX_RATE, MIN_RATE
 from rofo.errors import AudioReadError
-from rofo.resample import resample_blocks
-from rofo.sources import BLOCK
 
 Floats = NDArray[np.float32]
-Blocks = Callable[[], Iterable[Floats]]
+# A block (..., n) and the number of its song, see Song.number. An estimator makes of blocks (channels, n) of
+# songs at the engine's rate, one song after the other, blocks (stems, channels, n) of estimates: as many
+# samples in the same order.
+Block = tuple[int | None, Floats]
+Estimator = Callable[[Iterable[Block]], Iterator[Block]]
+
+
+class Queue:
+    """Samples that wait for their estimates."""
+
+    def __init__(self) -> None:
+        self._blocks: deque[Floats] = deque()
+
+    def put(self, block: Floats) -> None:
+        """Let a block (channels, n) wait."""
+        self._blocks.append(block)
+
+    def take(self, samples: int | None) -> Floats:
+        """Up to `samples` of the oldest samples, all of them for None."""
+        taken, count = [], 0
+        while self._blocks and (samples is None or count < samples):
+            block = self._blocks.popleft()
+            room = block.shape[1] if samples is None else samples - count
+            taken.append(block[:, :room])
+            count += taken[-1].shape[1]
+            if block.shape[1] > room:
+                self._blocks.appendleft(block[:, room:])
+        return np.concatenate(taken, axis=1) if taken else np.zeros((0, 0), np.float32)
 
 
 @dataclass(frozen=True)
+class Level:
+    """Mean and deviation of a song's channel mean; the deviation of silence is 1."""
+
+    mean: np.float32
+    deviation: np.float32
+
+    def taken_out(self, block: Floats) -> Floats:
+        """The block at mean 0 and deviation 1."""
+        return (block - self.mean) / self.deviation
+
+    def put_back(self, estimates: Floats) -> Floats:
+        """The estimates at the song's level."""
+        return estimates * self.deviation + self.mean
+
+    @classmethod
+    def of(cls, blocks: Iterable[Floats]) -> "Level":
+        """Measure blocks (channels, n)."""
+        count, total, squares = 0, 0.0, 0.0
+        for block in blocks:
+            mono = block.mean(axis=0, dtype=np.float64)
+            count, total, squares = count + mono.size, total + mono.sum(), squares + np.square(mono).sum()
+        mean = total / max(count, 1)
+        deviation = max(squares / max(count, 1) - mean**2, 0.0) ** 0.5
+        return cls(np.float32(mean), np.float32(deviation) or np.float32(1))
+
+
+@dataclass(eq=False)
 class Song:
-    """A song at its own rate. `blocks` gives its samples from the start, each time it is called.
+    """A song at its own rate, on its way once. `read` gives its blocks from the start at every call.
 
     `samples` is None while they are unknown. `number` is its place among several in one call, None for a
-    song that is alone.
+    song that is alone. `mix` are the samples that wait for their estimates; `level` is what was taken out.
     """
 
-    blocks: Blocks
+    read: Callable[[], Iterable[Floats]]
     channels: int
     sample_rate: int
     samples: int | None
     number: int | None = None
+    mix: Queue = field(default_factory=Queue)
+    level: Level | None = None
+
+    def blocks(self) -> Iterator[Floats]:
+        """The samples from the start, which from now on wait in `mix`."""
+        for block in self.read():
+            self.mix.put(block)
+            yield block
 
 
 def array_song(mix: ArrayLike, sample_rate: int, number: int | None = None) -> Song:
@@ -56,89 +117,6 @@ def stream_song(blocks: Iterable[ArrayLike], sample_rate: int) -> Song | None:
     if first is None:
         return None
     return Song(lambda: _same_channels(first, source), first.shape[0], rate, None)
-
-
-class Held:
-    """Samples between going into a model and their estimates coming out."""
-
-    def __init__(self) -> None:
-        self._blocks: deque[Floats] = deque()
-
-    def put(self, block: Floats) -> None:
-        """Hold a block (channels, n)."""
-        self._blocks.append(block)
-
-    def take(self, samples: int | None) -> Floats:
-        """Up to `samples` of the oldest samples held, all of them for None."""
-        taken, count = [], 0
-        while self._blocks and (samples is None or count < samples):
-            block = self._blocks.popleft()
-            room = block.shape[1] if samples is None else samples - count
-            taken.append(block[:, :room])
-            count += taken[-1].shape[1]
-            if block.shape[1] > room:
-                self._blocks.appendleft(block[:, room:])
-        return np.concatenate(taken, axis=1) if taken else np.zeros((0, 0), np.float32)
-
-
-class Passage:
-    """One song's way to a model that wants `sample_rate` and gives `stems` stems, and the way back.
-
-    With `normalize` the mean and deviation of the whole song's channel mean are taken out, and put back.
-    """
-
-    def __init__(self, song: Song, sample_rate: int, stems: int, *, normalize: bool) -> None:
-        self.song, self._rate, self._stems = song, sample_rate, stems
-        self._normalize, self._level = normalize, (np.float32(0), np.float32(1))
-        self._held = Held()
-
-    def blocks(self) -> Iterator[Floats]:
-        """The song as the model wants it, (channels, n). May be read once."""
-        if not self._normalize:
-            yield from self._resampled(self._kept())
-            return
-        mean, deviation = self._level = self._measured()
-        for block in self._resampled(self._kept()):
-            yield (block - mean) / deviation
-
-    def aligned(self, estimates: Iterable[Floats]) -> Iterator[tuple[Floats, Floats]]:
-        """Pairs of mix (channels, n) and estimates (stems, channels, n), at the song's rate.
-
-        `estimates` are (stems, channels, n) at the model's. The mix is held back until its estimates are
-        there, which also fixes their number: resampling there and back may be a sample off.
-        """
-        count, channels = self._stems, self.song.channels
-        flat = (self._put_back(e).reshape(count * channels, -1) for e in estimates)
-        for block in resample_blocks(flat, count * channels, self._rate, self.song.sample_rate, length=None):
-            mix = self._held.take(block.shape[1])
-            if not mix.shape[1]:
-                continue
-            yield mix, block[:, : mix.shape[1]].reshape(count, channels, -1)
-        rest = self._held.take(None)
-        if rest.shape[1]:
-            yield rest, np.zeros((count, *rest.shape), np.float32)
-
-    def _kept(self) -> Iterator[Floats]:
-        for block in self.song.blocks():
-            self._held.put(block)
-            yield block
-
-    def _put_back(self, estimates: Floats) -> Floats:
-        mean, deviation = self._level
-        return estimates * deviation + mean if self._normalize else estimates
-
-    def _resampled(self, blocks: Iterable[Floats]) -> Iterator[Floats]:
-        return resample_blocks(blocks, self.song.channels, self.song.sample_rate, self._rate, length=None)
-
-    def _measured(self) -> tuple[np.float32, np.float32]:
-        """Mean and deviation of the song's channel mean at the model's rate; deviation 1 for silence."""
-        count, total, squares = 0, 0.0, 0.0
-        for block in self._resampled(self.song.blocks()):
-            mono = block.mean(axis=0, dtype=np.float64)
-            count, total, squares = count + mono.size, total + mono.sum(), squares + np.square(mono).sum()
-        mean = total / max(count, 1)
-        deviation = max(squares / max(count, 1) - mean**2, 0.0) ** 0.5
-        return np.float32(mean), np.float32(deviation) or np.float32(1)
 
 
 def _checked_rate(sample_rate: int) -> int:

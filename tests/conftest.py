@@ -1,6 +1,7 @@
 """Engines for tests: hand-made graphs that need no torch, and one export of a tiny seeded network."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import onnx.helper
 import pytest
 
 from rofo import Separator
+from rofo.engines.contract import Shapes
 from rofo.manifest import ChunkSize, EngineFile, Manifest, OverlapAdd, Parity, Source, Stft, file_sha256
 
 FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 OPSET, IR = 23, 10
+STFT = Stft(n_fft=256, hop_length=64)
 
 
 class Graph:
@@ -98,17 +101,20 @@ def slow(graph: Graph) -> str:
 GRAPHS = {f.__name__: f for f in (half, level, nan_when_loud, failing, slow)}
 
 
-def build(kind: str, mix: tuple[int, ...], stems: int) -> onnx.ModelProto:
-    """A model of the engine contract for an input of shape `mix`."""
+def build(kind: str, shapes: Shapes) -> onnx.ModelProto:
+    """A model of the engine contract. A waveform becomes waveforms as the mix becomes stems of `half`."""
     graph = Graph()
+    stems = shapes.outputs["stems"][1]
     graph.finish(GRAPHS[kind](graph), stems)
-    made = onnx.helper.make_graph(
-        graph.nodes,
-        kind,
-        [onnx.helper.make_tensor_value_info("mix", FLOAT, mix)],
-        [onnx.helper.make_tensor_value_info("stems", FLOAT, (mix[0], stems, *mix[1:]))],
-        initializer=graph.constants,
+    if "waveform" in shapes.inputs:
+        levels = graph.constant("levels", np.reshape(0.5 ** np.arange(1, stems + 1), (1, stems, 1, 1)))
+        wave = graph.add("Unsqueeze", ["waveform", graph.constant("first", [1], INT64)], "wave")
+        graph.add("Mul", [wave, levels], "waveforms")
+    inputs, outputs = (
+        [onnx.helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in tensors.items()]
+        for tensors in (shapes.inputs, shapes.outputs)
     )
+    made = onnx.helper.make_graph(graph.nodes, kind, inputs, outputs, initializer=graph.constants)
     return onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR)
 
 
@@ -128,12 +134,11 @@ def make_engine(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         overlap: float = 0.5,
         normalize: bool = False,
         parity: tuple[Parity, ...] = (),
+        time_branch: bool = False,
+        stft: Stft = STFT,
     ) -> Path:
         path = tmp_path_factory.mktemp("engine") / f"{kind}.onnx"
-        stft = Stft(n_fft=256, hop_length=64)
-        frames = stft.frames(chunk)
-        onnx.save(build(kind, (batch, channels, frames, stft.bins, 2), len(stems)), path)
-        entry = EngineFile(path.name, "onnx", f"opset {OPSET}", "fp32", (), batch, file_sha256(path))
+        entry = EngineFile(path.name, "onnx", f"opset {OPSET}", "fp32", (), batch, "0" * 64)
         manifest = Manifest(
             name=kind,
             architecture="test",
@@ -142,13 +147,17 @@ def make_engine(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
             stems=stems,
             residual=residual,
             stft=stft,
-            chunk=ChunkSize(chunk, frames),
+            chunk=ChunkSize(chunk, stft.frames(chunk)),
             overlap_add=OverlapAdd("fade", overlap),
             normalize=normalize,
             engines=(entry,),
             source=Source("test.ckpt", "0" * 64, {}, "0", "0"),
             parity=parity,
+            inputs=("mix", "waveform") if time_branch else ("mix",),
+            outputs=("stems", "waveforms") if time_branch else ("stems",),
         )
+        onnx.save(build(kind, Shapes.of(manifest, batch)), path)
+        manifest = replace(manifest, engines=(replace(entry, sha256=file_sha256(path)),))
         path.with_suffix(".json").write_text(manifest.to_json())
         return path
 

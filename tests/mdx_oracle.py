@@ -1,24 +1,21 @@
 """The convolutional families, seeded: the benchmarks' plain MDX-Net, TFC-TDF v3 from pymss-core."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnxruntime
-import openvino
 import torch
 import yaml
 from pymss_core.modules.mdx23c_tfc_tdf_v3 import TFC_TDF_net
 from torch import Tensor, nn
 
 from rofo.benchmarks.conv_tdf_net import ConvTdfNet
-from rofo.export.graph.trace import write_onnx as write_contract
-from rofo.manifest import Stft
 from rofo.dsp.spectrogram import Spectrogram
+from rofo.manifest import Stft
 
 HOP = 64
 
@@ -89,11 +86,11 @@ def write_onnx(network: nn.Module, path: Path, dim_f: int, dim_t: int, **options
     """`network` as MDX-Net's .onnx files are published, but for `options`: opset 13, dynamic batch only."""
     names = {"input_names": ["input"], "output_names": ["output"]}
     axes = {name: {0: "batch"} for name in ("input", "output")}
-    usual = {"opset_version": 13, "dynamic_axes": axes, **names}
+    usual = {"opset_version": 13, "dynamic_axes": axes, "dynamo": False, **names}
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # that exporter is deprecated
         example = (torch.zeros(1, 4, dim_f, dim_t),)
-        torch.onnx.export(network.eval(), example, path, dynamo=False, **{**usual, **options})
+        torch.onnx.export(network.eval(), example, path, **{**usual, **options})
 
 
 @dataclass(frozen=True)
@@ -165,22 +162,11 @@ class TfcOracle:
         return out.reshape(len(self.stems), *chunk.shape).numpy()
 
 
-def through_network(network: nn.Module, config: Any, chunk: np.ndarray) -> np.ndarray:
-    """STFT, our network of `config`, inverse STFT: (channels, samples) -> (stems, channels, samples)."""
-    transform = Spectrogram(Stft(config.n_fft, config.hop_length), chunk.shape[1])
+def through_network(network: nn.Module, facts: Mapping[str, Any], chunk: np.ndarray) -> np.ndarray:
+    """STFT, our network, inverse STFT: (channels, samples) -> (stems, channels, samples)."""
+    transform = Spectrogram(Stft(facts["n_fft"], facts["hop_length"]), chunk.shape[1])
     with torch.inference_mode():
         return transform.inverse(network(torch.from_numpy(transform.forward(chunk))[None]).numpy()[0])
-
-
-def through_engines(network: nn.Module, mix: Tensor, folder: Path) -> dict[str, np.ndarray]:
-    """What OpenVINO and ONNX Runtime make of `mix` with the graph that is traced from our network."""
-    path = folder / "network.onnx"
-    write_contract(network, tuple(mix.shape), path)
-    settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    feed = {"mix": mix.numpy()}
-    return {"openvino": compiled(feed)["stems"], "onnxruntime": session.run(["stems"], feed)[0]}
 
 
 def _through_torch(

@@ -14,9 +14,8 @@ from oracle import snr_db, song
 from pymss_core.modules.bs_roformer import BSRoformer
 
 from rofo.checkpoints.demo import data, finish, make_mix, measure, mixing, network, train
-from rofo.export.families.roformer.config import resolve_config
-from rofo.export.families.roformer.network import Roformer
-from rofo.export.source.checkpoint import load_checkpoint
+from rofo.export.families import describe, find_family, load_network
+from rofo.export.source import read_source
 
 FOLDER = Path(__file__).parents[1] / "checkpoints" / "demo"
 LARGEST_FILE = 12e6
@@ -241,7 +240,7 @@ def test_a_run_can_stop_go_on_and_finish(cache, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def checkpoint():
-    return load_checkpoint(FOLDER / "model.ckpt")
+    return read_source(FOLDER / "model.ckpt")
 
 
 def test_the_committed_file_is_small_and_half_precision(checkpoint):
@@ -255,9 +254,10 @@ def test_the_committed_yaml_is_that_of_the_script():
 
 
 def test_the_committed_checkpoint_exports(checkpoint):
-    model = resolve_config(checkpoint, yaml=FOLDER / "model.yaml")
-    assert (model.stems, model.residual, model.chunk) == (("voice",), "music", network.CHUNK)
-    Roformer(model.network, {key: value.float() for key, value in checkpoint.state.items()}, frames=9)
+    family = find_family(checkpoint)
+    facts = describe(family, checkpoint, FOLDER / "model.yaml").require()
+    assert (facts["stems"], facts["residual"], facts["chunk"]) == (("voice",), "music", network.CHUNK)
+    load_network(family, checkpoint, facts)
 
 
 def test_the_committed_model_separates_the_demo_mix():

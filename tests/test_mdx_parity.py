@@ -11,7 +11,7 @@ from oracle import snr_db, song
 from plain_demix import demix
 from plain_schemes import kuielab, mdx_c, mvsep, uvr_mdx
 
-from rofo import Separator
+from rofo import Options, Separator
 from rofo.errors import UsageError
 from rofo.export.export import export
 from rofo.export.families.roformer.config import Facts
@@ -40,7 +40,7 @@ def assert_parity(
         with Separator(file, backend=backend, precision="fp32") as separator:
             for samples in sizes:
                 mix = song(2, samples, seed=samples)
-                found = separator.separate(mix, RATE, **options)
+                found = separator.separate(mix, RATE, Options(**options))
                 got = np.stack([found[stem] for stem in stems])
                 assert snr_db(wanted(mix), got) > 80, (backend, samples)
                 rest = separator.manifest.residual

@@ -14,6 +14,7 @@ import soundfile
 ROOT = Path(__file__).parents[1]
 FOLDERS = {
     "rofo": "runtime",
+    "rofo/audio": "runtime/audio",
     "rofo/engines": "runtime/engines",
     "rofo/dsp": "runtime/dsp",
     "rofo/export": "export",

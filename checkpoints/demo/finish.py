@@ -20,7 +20,8 @@ from rofo.checkpoints.demo.curve import curve
 from rofo.checkpoints.demo.data import SAMPLE_RATE, Samples
 from rofo.checkpoints.demo.measure import Separate, mean_of, measured, measured_mixes
 from rofo.checkpoints.demo.network import CHUNK, SHAPE
-from rofo.export.export import export
+from rofo.export import ExportOptions, export_checkpoint
+from rofo.options import Options
 from rofo.separator import Separator
 
 HERE: Final = Path(__file__).parent
@@ -54,9 +55,10 @@ def exported(folder: Path) -> Iterator[Separate]:
     """What the engine of model.ckpt and model.yaml in `folder` takes for the voice."""
     with tempfile.TemporaryDirectory() as work:
         engine = Path(work) / "model"
-        export(folder / "model.ckpt", config=folder / "model.yaml", output=engine)
+        options = ExportOptions(output=engine, config=folder / "model.yaml")
+        export_checkpoint(folder / "model.ckpt", options)
         with Separator(engine.with_suffix(".onnx"), precision="fp32") as separator:
-            yield lambda mix: separator.separate(mix, SAMPLE_RATE, stems=["voice"])["voice"]
+            yield lambda mix: separator.separate(mix, SAMPLE_RATE, Options(stems=["voice"]))["voice"]
 
 
 def finish(run: Path, cache: Path, output: Path) -> None:

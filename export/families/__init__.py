@@ -17,12 +17,14 @@ from rofo.export.errors import CheckpointError
 from rofo.export.facts import TABLE, Facts, complete, contradict, impossible, merge, missing
 from rofo.export.families.bsrnn import Bsrnn
 from rofo.export.families.family import Family
+from rofo.export.families.mdx_net import MdxNet
 from rofo.export.families.roformer import Roformer
+from rofo.export.families.tfc_tdf import TfcTdf
 from rofo.export.families.unsupported import described_by, unsupported_network
 from rofo.export.source import Source
 from rofo.export.source.yaml_config import load_yaml
 
-FAMILIES: list[Family] = [Roformer(), Bsrnn()]
+FAMILIES: list[Family] = [Roformer(), MdxNet(), TfcTdf(), Bsrnn()]
 
 _SHOWN = 12
 
@@ -84,10 +86,10 @@ def describe(
     config = load_yaml(yaml) if yaml else family.hyper_parameters(source)
     problems: list[str] = []
     said = Facts()
-    if config:
+    if config is not None:
         _check_kind(yaml or source.path, source.path, family, config)
         said = Facts.said("yaml", family.yaml(config, weights, problems))
-    entry = None if config else find_entry(source, weights)
+    entry = None if yaml else find_entry(source, weights)
     told, catalogue = Facts.said("command line", given), Facts.said("catalogue", entry.facts if entry else {})
     facts = complete(family.complete(merge(weights, told, said, catalogue), problems))
     problems += contradict(weights, told, said) + impossible(facts)

@@ -76,12 +76,22 @@ def _traced(network: nn.Module, tensors: Tensors, *, typed: bool) -> onnx_ir.Mod
     if typed:
         # Folding would turn small 16-bit weights before a cast into 32-bit ones: another product.
         optimize_ir(program.model, should_fold=lambda node: False if _widens(node) else None)
+        _widen_for_each_reader(program.model)
     return program.model
 
 
 def _widens(node: onnx_ir.Node) -> bool:
     value = node.inputs[0] if node.op_type == "Cast" else None
     return value is not None and value.dtype in (onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16)
+
+
+def _widen_for_each_reader(model: onnx_ir.Model) -> None:
+    """Give every reader of 16 bits a cast to float32 of its own: what a common one makes, a plan stores."""
+    for cast in [node for node in model.graph if _widens(node)]:
+        for reader, index in list(cast.outputs[0].uses())[1:]:
+            own = onnx_ir.node("Cast", cast.inputs, cast.attributes, metadata_props=cast.metadata_props)
+            model.graph.insert_before(reader, own)
+            reader.replace_input_with(index, own.outputs[0])
 
 
 def _name_after_modules(model: onnx_ir.Model) -> None:

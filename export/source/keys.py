@@ -31,6 +31,13 @@ class Keys:
             raise self.error(f"{key} has {rows} rows, not a multiple of {divisor}")
         return rows // divisor
 
+    def narrowing(self, key: str) -> int:
+        """How many times more inputs than outputs a linear layer has."""
+        inputs, outputs = self.size(key, 1), self.size(key, 0)
+        if outputs > inputs:
+            raise self.error(f"{key} has {inputs} inputs for {outputs} outputs")
+        return inputs // outputs
+
     def count(self, pattern: str) -> int:
         """How many numbers, from 0 up and without a gap, stand where the pattern's group is."""
         found = self.numbers(pattern)

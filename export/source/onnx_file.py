@@ -19,6 +19,8 @@ _MAX_BYTES = 1 << 30
 # Weights are float32; the others hold shapes, axes and switches.
 _TYPES = {TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL}
 
+_MAX_EDGES = 1 << 14  # those of public MDX-Nets have 500; onnx's checker takes the square of it in time
+
 _DAMAGED = "download it again"
 
 
@@ -39,6 +41,10 @@ def parse_onnx(path: Path) -> onnx.ModelProto:
         raise CheckpointError(f"{path}: an ONNX file cut short or damaged; {_DAMAGED}") from None
     if not model.graph.node:
         raise CheckpointError(f"{path}: an ONNX file without a network, cut short or empty; {_DAMAGED}")
+    if sum(len(node.input) + len(node.output) for node in model.graph.node) > _MAX_EDGES:
+        raise CheckpointError(
+            f"{path}: {len(model.graph.node)} nodes or more are no MDX-Net; give an MDX-Net"
+        )
     if model.functions or model.graph.sparse_initializer:
         raise CheckpointError(f"{path}: holds functions or sparse weights; export it again without them")
     return model

@@ -45,10 +45,6 @@ class Fade:
         """The border that a song of `length` samples really gets."""
         return self.border if length > 2 * self.border else 0
 
-    def chunks(self, length: int) -> int:
-        """How many chunks a song of `length` samples takes."""
-        return -(-(length + self.borders(length)) // self.step)
-
     def window(self, *, first: bool, last: bool) -> Floats:
         """The weights of a chunk, (chunk,)."""
         window = np.ones(self.chunk, np.float32)

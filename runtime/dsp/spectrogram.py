@@ -36,7 +36,9 @@ class Spectrogram:
         first = stft.dropped_frames * stft.hop_length
         frames = framed[..., first :: stft.hop_length, :][..., : self.frames, :]
         spectrum = np.fft.rfft(frames * self._analysis, axis=-1).astype(np.complex64, copy=False)
-        return spectrum.view(np.float32).reshape(*spectrum.shape, 2)[..., : stft.bins, :]
+        # A mono chunk broadcast to two channels leaves another order in memory.
+        floats = np.ascontiguousarray(spectrum).view(np.float32)
+        return floats.reshape(*spectrum.shape, 2)[..., : stft.bins, :]
 
     def inverse(self, spectrum: Floats) -> Floats:
         """(..., frames, bins, 2) -> (..., samples): overlapped frames over the overlapped squared window."""

@@ -10,7 +10,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from rofo.errors import EngineLoadError, EngineMismatchError, UsageError
-from rofo.manifest import EngineFile, Manifest, read_verified, verify_file
+from rofo.manifest import EngineFile, Manifest, verify_file
 
 if TYPE_CHECKING:
     from rofo.engines.contract import Engine
@@ -110,11 +110,7 @@ def open_engine(path: Path, manifest: Manifest, settings: EngineSettings | None 
         raise UsageError(f"{path}: backend {name} takes no CUDA stream; leave cuda_stream out")
     if not path.is_file():
         raise EngineLoadError(f"{path}: no such engine; export the checkpoint with rofo-export")
-    content = b""
-    if backend.from_memory:
-        content = read_verified(path, entry.sha256)
-    else:
-        verify_file(path, entry.sha256)
+    content = verify_file(path, entry.sha256, keep=backend.from_memory)
     if entry.data is not None and entry.data_sha256 is not None:
         verify_file(path.with_name(entry.data), entry.data_sha256)
     engine: Engine = resolve_name(backend.engine)(EngineSource(path, manifest, entry, content), settings)

@@ -20,29 +20,8 @@ from rofo.text import one_line
 Floats = NDArray[np.float32]
 
 # After these, CUDA's documentation says, every further call fails and the process must be started anew. The
-# runtime and the driver have names of their own for an error, and one number.
-_FATAL = frozenset({
-    4,  # cudart unloading, CUDA_ERROR_DEINITIALIZED
-    46,  # device unavailable
-    201,  # device uninitialised, CUDA_ERROR_INVALID_CONTEXT
-    214,  # uncorrectable ECC error
-    220,  # uncorrectable NVLink error
-    226,  # contained memory error
-    700,  # illegal address
-    702,  # launch timeout
-    709,  # context is destroyed
-    710,  # assert
-    714,  # hardware stack error
-    715,  # illegal instruction
-    716,  # misaligned address
-    717,  # invalid address space
-    718,  # invalid program counter
-    719,  # launch failure
-    721,  # tensor memory leak
-    810,  # MPS client terminated
-    911,  # external device
-    999,  # unknown
-})  # fmt: skip
+# runtime and the driver have names of their own for an error, and one number; test_cuda.py has the names.
+_FATAL = {4, 46, 201, 214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 810, 911, 999}
 _OUT_OF_MEMORY = 2
 # The default streams exist in every context. That of a thread (2) is another one in each thread.
 _LEGACY_STREAM, PER_THREAD_STREAM = 1, 2

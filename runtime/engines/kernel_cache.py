@@ -53,6 +53,4 @@ def cache_folder() -> Path:
         return Path(chosen) / "rofo"
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "rofo" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "rofo"
     return Path.home() / ".cache" / "rofo"

@@ -10,16 +10,23 @@ import onnx
 import pytest
 
 from rofo.errors import EngineLoadError
-from rofo.export import cli
+from rofo.export import ExportOptions, cli, export_checkpoint
 from rofo.export.cli import main
 from rofo.export.errors import ParityError
-from rofo.export.export import export
 from rofo.export.graph.cost import Cost, graph_cost
-from rofo.export.graph.form import DTYPES
+from rofo.export.graph.types import DTYPES
 from rofo.export.plan import tensorrt
 from rofo.export.plan.gpus import GIB, GPUS, size_batch
 from rofo.export.plan.plan import PlanOptions
 from rofo.manifest import file_sha256, load_manifest
+
+
+def export(checkpoint, folder, *, plan, verify=True, stage=lambda _: None):
+    """A plan of the tiny checkpoint, called tiny, and nothing else."""
+    options = ExportOptions(
+        output=folder / "tiny", config=checkpoint[1], onnx=False, plan=plan, verify=verify
+    )
+    return export_checkpoint(checkpoint[0], options, stage)
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +34,7 @@ def made(checkpoint, tmp_path_factory):
     """A plan and its manifest, and what was told while they were made."""
     folder, told = tmp_path_factory.mktemp("made"), []
     plan = PlanOptions(batch=2, diagnose=True)
-    report = export(
-        checkpoint[0], config=checkpoint[1], output=folder / "tiny", onnx=False, plan=plan, stage=told.append
-    )
+    report = export(checkpoint, folder, plan=plan, stage=told.append)
     return folder, report, told
 
 
@@ -72,26 +77,17 @@ def test_the_stages_and_the_layers_are_told(made):
 
 
 def test_the_same_checkpoint_gives_the_same_graph(made, checkpoint, tmp_path):
-    again = export(
-        checkpoint[0], config=checkpoint[1], output=tmp_path / "tiny", onnx=False, check=False,
-        plan=PlanOptions(batch=2),
-    )  # fmt: skip
+    again = export(checkpoint, tmp_path, plan=PlanOptions(batch=2), verify=False)
     assert again.manifest.engines[0].onnx_sha256 == made[1].manifest.engines[0].onnx_sha256
     assert again.manifest.parity == ()
 
 
 def test_a_graph_below_the_gate_leaves_nothing(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("rofo.export.graph.typed_parity.MIN_TYPED_DB", 300.0)
+    monkeypatch.setattr("rofo.export.graph.gates.MIN_TYPED_DB", 300.0)
     older = tmp_path / "tiny.plan"
     older.write_bytes(b"older")
     with pytest.raises(ParityError, match="the gate is 300 dB"):
-        export(
-            checkpoint[0],
-            config=checkpoint[1],
-            output=tmp_path / "tiny",
-            onnx=False,
-            plan=PlanOptions(batch=1),
-        )
+        export(checkpoint, tmp_path, plan=PlanOptions(batch=1))
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.plan"]
     assert older.read_bytes() == b"older"
 
@@ -280,10 +276,7 @@ def test_an_interrupt_reaches_a_real_build(checkpoint, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        export(
-            checkpoint[0], config=checkpoint[1], output=tmp_path / "tiny", onnx=False, check=False,
-            plan=PlanOptions(batch=1), stage=stage,
-        )  # fmt: skip
+        export(checkpoint, tmp_path, plan=PlanOptions(batch=1), verify=False, stage=stage)
     assert list(tmp_path.iterdir()) == []
 
 

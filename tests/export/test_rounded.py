@@ -57,7 +57,8 @@ def test_every_step_is_rounded_not_only_the_last(kind, tmp_path):
         ],
     )
     x = mix()
-    stems, _, headroom = RoundedGraph(path).run(x)
+    outputs, _, headroom = RoundedGraph(path).run({"mix": x})
+    stems = outputs["stems"]
     wanted = (x.astype(half) * half(1 / 3)).astype(half).ravel() * half(3)
     np.testing.assert_array_equal(stems, wanted.astype(np.float32))
     assert (stems != x.ravel()).any()
@@ -73,7 +74,10 @@ def test_fp16_overflows_where_bf16_does_not(tmp_path):
             ("Mul", ["b", "small"], "c", {}),  # back in range: what came between counts
             ("Cast", ["c"], "stems", {"to": TensorProto.FLOAT}),
         ]
-        stems, _, _ = RoundedGraph(save(tmp_path, nodes, [("small", np.array(0.001, KINDS[kind]))])).run(x)
+        outputs, _, _ = RoundedGraph(save(tmp_path, nodes, [("small", np.array(0.001, KINDS[kind]))])).run(
+            {"mix": x}
+        )
+        stems = outputs["stems"]
         assert np.isfinite(stems).all() == finite
 
 
@@ -88,7 +92,7 @@ def test_headroom_is_the_largest_sum_of_values(scale, tmp_path):
         ],
     )
     x = mix(scale)
-    _, _, headroom = RoundedGraph(path).run(x)
+    _, _, headroom = RoundedGraph(path).run({"mix": x})
     sums = np.abs(x.astype(np.float16).astype(np.float32)).sum(axis=2)
     assert headroom.worst == pytest.approx(sums.max(), rel=1e-5)
     assert headroom.where == "part/Attention_1"
@@ -108,7 +112,8 @@ def test_large_weights_and_probes(tmp_path):
         [("weight", weight)],
     )
     x = mix()
-    stems, probed, _ = RoundedGraph(path, {"product": 7}).run(x)
+    outputs, probed, _ = RoundedGraph(path, {"product": 7}).run({"mix": x})
+    stems = outputs["stems"]
     wanted = x @ weight.astype(np.float32)
     np.testing.assert_allclose(probed["product"], wanted.ravel()[::7], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(stems, wanted, rtol=2e-3, atol=2e-3)
@@ -129,7 +134,8 @@ def test_convolutions_take_and_give_16_bits_and_sum_in_32(kind, tmp_path):
         [("weight", weight), ("bias", bias)],
     )
     x = mix(100.0)
-    stems, _, _ = RoundedGraph(path).run(x)
+    outputs, _, _ = RoundedGraph(path).run({"mix": x})
+    stems = outputs["stems"]
     exact = np.einsum(
         "oc,bcft->boft", weight[:, :, 0, 0].astype(np.float64), x.astype(half).astype(np.float64)
     )

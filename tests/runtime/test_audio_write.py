@@ -14,9 +14,10 @@ import pytest
 import soundfile
 
 from rofo.audio import AudioFormat, AudioReader
+from rofo.audio.parts import in_words
+from rofo.audio.samples import decode, encode, quantise
+from rofo.audio.writer import StemFiles, StemWriter
 from rofo.errors import OutputWriteError, UsageError
-from rofo.pcm import decode, encode, quantise
-from rofo.write import StemFiles, StemWriter, in_words
 
 WAV = ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"]
 KINDS = [("WAV", subtype) for subtype in WAV] + [
@@ -164,9 +165,9 @@ def test_a_wav_beyond_4_gib_is_rf64(tmp_path):
     writer.discard()
     assert files(tmp_path) == []
     writer = StemWriter(tmp_path / "long.wav", kind(2**29))
-    with pytest.raises(OutputWriteError, match="of 536,870,912 samples"):
+    writer.write(noise(100_000))  # more than is kept until it is written out
+    with pytest.raises(OutputWriteError, match="100,000 of 536,870,912 samples"):
         writer.finish()
-    writer._file.flush()
     (hidden,) = tmp_path.iterdir()
     assert hidden.read_bytes()[:4] == b"RF64"
     writer.discard()
@@ -291,6 +292,48 @@ def test_the_second_of_two_cannot_be_opened(container, tmp_path):
     assert files(tmp_path) == ["b"]
 
 
+DYING = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from rofo.audio import AudioFormat
+from rofo.audio.writer import StemFiles
+folder, container = Path(sys.argv[1]), sys.argv[2]
+with StemFiles({s: folder / s for s in "ab"}, AudioFormat(44100, 2, 1000, container, "PCM_16")) as stems:
+    stems.write({s: np.zeros((2, 500), np.float32) for s in "ab"})
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("container", ["WAV", "FLAC"])
+def test_parts_of_dead_writers_go_and_those_of_live_ones_stay(container, tmp_path):
+    out = tmp_path / "mix"
+    command = [sys.executable, "-c", DYING, str(out), container]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        assert len(files(out)) == 2
+        with StemFiles({"c": out / "c"}, kind(0)):
+            assert len(files(out)) == 3
+        assert len(files(out)) == 3
+        process.kill()
+        process.wait()
+    assert len(files(out)) == 3
+    (out / ".rofo-mine.txt").write_text("not ours")
+    with StemFiles({"c": out / "c"}, kind(0)):
+        assert len(files(out)) == 3
+    assert files(out) == [".rofo-mine.txt", "c"]
+
+
+def test_a_live_writer_between_its_last_sample_and_its_name(tmp_path):
+    writer = StemWriter(tmp_path / "a", kind(0))
+    writer.finish()
+    with StemFiles({"b": tmp_path / "b"}, kind(0)):
+        pass
+    writer.commit()
+    assert files(tmp_path) == ["a", "b"]
+
+
 def test_two_stems_of_one_name(tmp_path):
     with pytest.raises(UsageError, match="two stems have this name"):
         StemFiles({"a": tmp_path / "x.wav", "b": tmp_path / "x.wav"}, kind())
@@ -347,7 +390,7 @@ from pathlib import Path
 import numpy as np
 from rofo.audio import AudioFormat
 from rofo.errors import OutputWriteError
-from rofo.write import StemFiles
+from rofo.audio.writer import StemFiles
 folder, container, subtype, limit = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 x = np.random.default_rng(0).uniform(-1, 1, (2, 44100)).astype(np.float32)

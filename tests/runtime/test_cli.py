@@ -14,8 +14,8 @@ import pytest
 import soundfile
 
 from rofo.audio import AudioReader
+from rofo.audio.flac import empty_flac
 from rofo.cli import main
-from rofo.flac import empty_flac
 
 RATE = 44100
 SCRIPT = Path(sys.executable).with_name("rofo-run")
@@ -70,15 +70,16 @@ def write(song):
     def make(name="mix.wav", samples=10_000, subtype="PCM_16", rate=RATE, channels=2, seed=0):
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, song(samples, channels, rate, seed).T, rate, subtype)
+        container = path.name.rpartition(".")[2].upper()
+        soundfile.write(path, song(samples, channels, rate, seed).T, rate, subtype, format=container)
         return path
 
     return make
 
 
 def files():
-    """All files and folders in the working folder."""
-    return sorted(str(path) for path in Path().rglob("*"))
+    """All files and folders in the working folder, but for the records of finished songs."""
+    return sorted(str(path) for path in Path().rglob("*") if path.name != ".rofo.json")
 
 
 @pytest.fixture
@@ -209,23 +210,6 @@ def test_folders_give_their_audio_files(engine, write, run):
     assert out == [f"separated/{name}" for name in ("single/vocals.wav", "a/vocals.flac", "b/vocals.wav")]
 
 
-@pytest.mark.parametrize("stems", [(), ("--no-residual",)])
-def test_resume_skips_finished_songs_only(engine, write, run, stems):
-    write("a.wav"), write("b.wav")
-    run("--engine", engine, "a.wav", *stems)
-    finished = Path("separated/a/vocals.wav")
-    os.utime(finished, (1, 1))
-    out, err = run("--engine", engine, "a.wav", "b.wav", "--resume", "--json", *stems)
-    assert [json.loads(line)["status"] for line in out] == ["skipped", "done"]
-    assert json.loads(out[0])["stems"]["vocals"] == str(finished)
-    assert err[1] == "a.wav: skipped, its stems are there"
-    assert finished.stat().st_mtime == 1
-    finished.unlink()
-    out, _ = run("--engine", engine, "a.wav", "b.wav", "--resume", "--json", *stems)
-    assert [json.loads(line)["status"] for line in out] == ["done", "skipped"]
-    assert finished.exists()
-
-
 def test_without_resume_stems_are_made_anew(engine, write, run):
     run("--engine", engine, write(), "--no-residual")
     os.utime("separated/mix/vocals.wav", (1, 1))
@@ -289,6 +273,24 @@ def test_progress_on_a_terminal_is_one_line_that_ends(engine, write, run, monkey
     assert any("100%" in line and "x real time" in line and "left" in line for line in err)
 
 
+@pytest.mark.parametrize(
+    ("name", "track"),
+    [
+        ("...wav", "__"),
+        ("..wav", "_"),
+        (".wav", "_wav"),
+        ("....wav", "___"),
+        ("a. .wav", "a__"),
+        ("a.b.wav", "a.b"),
+    ],
+)
+def test_no_name_leads_out_of_the_output_folder(engine, write, run, name, track):
+    write(name)
+    out, _ = run("--engine", engine, name, "--no-residual")
+    assert out == [f"separated/{track}/vocals.wav"]
+    assert files() == sorted([name, "separated", f"separated/{track}", *out])
+
+
 # What the user got wrong
 
 
@@ -327,7 +329,15 @@ def test_requests_that_cannot_be_met_stop_before_any_work(engine, write, refused
 
 
 @pytest.mark.parametrize(
-    "names", [("one/mix.wav", "two/mix.wav"), ("mix.wav", "mix.flac"), ("Mix.wav", "mix.flac")]
+    "names",
+    [
+        ("one/mix.wav", "two/mix.wav"),
+        ("mix.wav", "mix.flac"),
+        ("Mix.wav", "mix.flac"),
+        ("caf\u00e9.wav", "cafe\u0301.wav"),
+        ("...wav", "__.wav"),
+        ("a..wav", "a_.wav"),
+    ],
 )
 def test_two_songs_with_one_name_stop_before_any_work(engine, write, refused, names):
     for name in names:
@@ -367,7 +377,8 @@ def test_a_missing_or_damaged_engine_is_4(make_engine, write, refused):
     assert "manifest format None" in refused("--engine", engine, "mix.wav", status=4)
     engine.with_suffix(".json").unlink()
     assert "no manifest" in refused("--engine", engine, "mix.wav", status=4)
-    assert "cannot run this file" in refused("--engine", make_engine(), "mix.wav", "--backend", "x", status=4)
+    other = ("mix.wav", "--backend", "tensorrt")
+    assert "cannot run this file" in refused("--engine", make_engine(), *other, status=4)
 
 
 def test_a_failing_engine_is_5(make_engine, write, refused):
@@ -409,7 +420,7 @@ def test_what_nobody_foresaw_is_one_line_and_5(engine, write, run, monkeypatch):
     def broken(self):
         raise KeyError("a bug\nof two lines")
 
-    monkeypatch.setattr("rofo.model.OverlapAdd.__init__", broken)
+    monkeypatch.setattr("rofo.model.OverlapAdder.__init__", broken)
     _, err = run("--engine", engine, "a.wav", "b.wav", status=7)
     said = r"internal error: KeyError: 'a bug\nof two lines'; run again with --debug and report the traceback"
     assert err[1:] == [said, said]
@@ -470,6 +481,35 @@ def test_ctrl_c_and_a_service_stop_are_130_and_leave_nothing(make_engine, write,
     lines = [line for line in err.splitlines() if line]
     assert lines[1:] == ["interrupted; nothing unfinished was left behind"]
     assert files() == ["mix.wav"]
+
+
+SWALLOWING = """
+import time
+from pathlib import Path
+Path("ready").touch()
+while not Path("sent").exists():
+    try: time.sleep(0.01)
+    except BaseException: pass
+"""
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_while_a_backend_is_loaded_is_130(engine, write, started, stop):
+    write()
+    Path("stubs").mkdir()
+    Path("stubs/onnxruntime.py").write_text(SWALLOWING)
+    before = files()
+    environment = {**os.environ, "PYTHONPATH": "stubs"}
+    process = started("--engine", engine, "mix.wav", "--backend", "onnxruntime", env=environment)
+    deadline = time.monotonic() + 100
+    while not Path("ready").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(stop)
+    Path("sent").touch()
+    out, err = process.communicate(timeout=100)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines() == ["interrupted; nothing unfinished was left behind"]
+    assert [name for name in files() if name not in ("ready", "sent") and "__pycache__" not in name] == before
 
 
 HEAVY = ["numpy", "soundfile", "soxr", "openvino", "onnxruntime", "torch", "onnx", "rofo.separator"]

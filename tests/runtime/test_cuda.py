@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gpu_standin import FOREIGN, Machine
+from gpu_standin import CODES, FOREIGN, Machine
 
 from rofo import EngineLoadError
 from rofo.engines.cuda import CudaError, CudaMemoryError, open_cuda
@@ -95,6 +95,32 @@ def test_which_errors_lose_the_gpu(cuda, machine, name, fatal):
         with pytest.raises(CudaError, match=name) as caught:
             cuda.owns(77) if name.startswith("CUDA") else cuda.memory()
     assert caught.value.fatal is fatal
+
+
+# CUDA's runtime and driver on which errors end a process, as their headers say.
+FATAL = """
+    cudaErrorAssert cudaErrorContained cudaErrorContextIsDestroyed cudaErrorCudartUnloading
+    cudaErrorDeviceUninitialized cudaErrorDevicesUnavailable cudaErrorECCUncorrectable cudaErrorExternalDevice
+    cudaErrorHardwareStackError cudaErrorIllegalAddress cudaErrorIllegalInstruction
+    cudaErrorInvalidAddressSpace cudaErrorInvalidPc cudaErrorLaunchFailure cudaErrorLaunchTimeout
+    cudaErrorMisalignedAddress cudaErrorMpsClientTerminated cudaErrorNvlinkUncorrectable
+    cudaErrorTensorMemoryLeak cudaErrorUnknown
+    CUDA_ERROR_ASSERT CUDA_ERROR_CONTAINED CUDA_ERROR_CONTEXT_IS_DESTROYED CUDA_ERROR_DEINITIALIZED
+    CUDA_ERROR_DEVICE_UNAVAILABLE CUDA_ERROR_ECC_UNCORRECTABLE CUDA_ERROR_EXTERNAL_DEVICE
+    CUDA_ERROR_HARDWARE_STACK_ERROR CUDA_ERROR_ILLEGAL_ADDRESS CUDA_ERROR_ILLEGAL_INSTRUCTION
+    CUDA_ERROR_INVALID_ADDRESS_SPACE CUDA_ERROR_INVALID_CONTEXT CUDA_ERROR_INVALID_PC
+    CUDA_ERROR_LAUNCH_FAILED CUDA_ERROR_LAUNCH_TIMEOUT CUDA_ERROR_MISALIGNED_ADDRESS
+    CUDA_ERROR_MPS_CLIENT_TERMINATED CUDA_ERROR_NVLINK_UNCORRECTABLE CUDA_ERROR_TENSOR_MEMORY_LEAK
+    CUDA_ERROR_UNKNOWN
+"""
+
+
+def test_the_real_numbers_are_those_that_lose_the_gpu():
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    driver = pytest.importorskip("cuda.bindings.driver")
+    real = {**runtime.cudaError_t.__members__, **driver.CUresult.__members__}
+    assert {name: int(real[name]) for name in CODES} == CODES
+    assert {name for name, code in real.items() if CudaError("", code, "").fatal} == set(FATAL.split())
 
 
 def test_special_streams_belong_to_every_context(cuda, machine):

@@ -2,14 +2,26 @@
 
 import importlib.util
 import json
+from pkgutil import resolve_name
 
 import numpy as np
 import onnx
 import openvino
 import pytest
+import soundfile
 
-from rofo import EngineLoadError, EngineMismatchError, EngineRunError, ManifestError, RofoError
-from rofo.engines import EngineSettings, open_engine
+from rofo import (
+    EngineLoadError,
+    EngineMismatchError,
+    EngineRunError,
+    ManifestError,
+    RofoError,
+    Separator,
+    UsageError,
+)
+from rofo.cli import main
+from rofo.engines import BACKEND_NAMES, Backend, EngineSettings, open_engine
+from rofo.engines import BACKENDS as BACKENDS_OF_ROFO
 from rofo.engines.openvino import OpenVinoEngine
 from rofo.manifest import Parity, file_sha256, load_manifest
 
@@ -99,11 +111,28 @@ def test_a_backend_that_is_not_installed(make_engine, without, hidden, backend, 
     assert said in refusal(make_engine(), backend=backend)
 
 
-@pytest.mark.parametrize("backend", ["cuda", "tensorrt", ""])
-def test_an_unknown_backend(make_engine, backend):
-    text = refusal(make_engine(), backend=backend)
+@pytest.mark.parametrize("backend", ["cuda", "OpenVINO", ""])
+def test_an_unknown_backend_is_an_error_of_usage(make_engine, backend):
+    with pytest.raises(
+        UsageError, match=rf"no backend '{backend}'; choose auto or {', '.join(BACKEND_NAMES)}"
+    ):
+        Separator(make_engine(), backend=backend)
+    with pytest.raises(SystemExit) as stop:
+        main(["--engine", str(make_engine()), "mix.wav", "--backend", backend])
+    assert stop.value.code == 2
+
+
+def test_a_backend_for_other_files(make_engine):
+    text = refusal(make_engine(), backend="tensorrt")
     offered = "openvino or onnxruntime or onnxruntime-cuda"
-    assert text.endswith(f"backend {backend} cannot run this file; use --backend {offered}")
+    assert text.endswith(f"backend tensorrt cannot run this file; use --backend {offered}")
+
+
+def test_a_file_for_a_backend_of_later(make_engine):
+    path = make_engine()
+    manifest = path.with_suffix(".json")
+    manifest.write_text(manifest.read_text().replace('"onnx"', '"later"'))
+    assert refusal(path).endswith("backend for later files is not installed; install a newer rofo")
 
 
 def test_an_engine_for_another_kind_of_backend(make_engine):
@@ -130,7 +159,9 @@ def test_onnxruntime_without_cuda_does_not_stand_in_for_it(make_engine, monkeypa
     )
 
 
-def test_onnxruntime_on_cuda_is_never_chosen_by_itself_and_falls_back_to_nothing(make_engine, monkeypatch):
+def test_onnxruntime_on_cuda_is_never_chosen_by_itself_and_falls_back_to_nothing(
+    make_engine, monkeypatch, capfd
+):
     import onnxruntime
 
     asked = []
@@ -139,13 +170,20 @@ def test_onnxruntime_on_cuda_is_never_chosen_by_itself_and_falls_back_to_nothing
         asked.append((options.get_session_config_entry("session.disable_cpu_ep_fallback"), *providers))
         raise RuntimeError("no CUDA here")
 
+    def preload():
+        asked.append("preloaded")
+        print("Failed to load libcublas.so")
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload)
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     text = refusal(make_engine(), backend="onnxruntime-cuda")
     assert text.endswith(
         "(no CUDA here); see that nvidia-smi lists the GPU, or use --backend openvino or onnxruntime"
     )
-    assert asked == [("1", ("CUDAExecutionProvider", {"use_tf32": "0"}))]
+    # What pip installed of CUDA is found before the session asks for it, and is no result.
+    assert asked == ["preloaded", ("1", ("CUDAExecutionProvider", {"use_tf32": "0"}))]
+    assert capfd.readouterr().out == ""
     monkeypatch.undo()
     assert opened(make_engine()).backend == "openvino"
 
@@ -283,8 +321,6 @@ def test_tensors_by_another_name_or_without_fixed_shape(model, backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_half_precision_tensors_do_not_pass_for_floats(model, backend, song):
-    from rofo import Separator
-
     path, graph = model
     for value in (*graph.graph.input, *graph.graph.output):
         value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
@@ -356,3 +392,71 @@ def test_hashes_are_checked_before_anything_is_loaded(make_engine, monkeypatch):
 
     monkeypatch.setattr(OpenVinoEngine, "__init__", never)
     assert "sha256 differs" in refusal(path, EngineMismatchError)
+
+
+# Networks with a time branch
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_waveforms_are_added_to_the_inverse_of_the_stems(make_engine, song, snr_db, backend, channels, batch):
+    """Both branches halve the first stem and quarter the second."""
+    mix = song(30_001, channels)
+    path = make_engine(stems=("vocals", "drums"), residual=None, batch=batch, time_branch=True)
+    with Separator(path, backend=backend) as separator:
+        stems = separator.separate(mix, 44100)
+    assert snr_db(mix, stems["vocals"]) > 100
+    assert snr_db(0.5 * mix, stems["drums"]) > 100
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_branch_that_the_manifest_does_not_list_is_refused(make_engine, backend):
+    path, other = make_engine(), make_engine(time_branch=True)
+    rewritten(path, other.read_bytes())
+    assert "waveform" in refusal(path, EngineMismatchError, backend=backend)
+    rewritten(other, make_engine().read_bytes())
+    assert "waveform" in refusal(other, EngineMismatchError, backend=backend)
+
+
+# The registry
+
+
+@pytest.mark.parametrize("name", BACKEND_NAMES)
+def test_a_line_of_the_registry_names_an_engine_that_is_there(name):
+    engine = resolve_name(BACKENDS_OF_ROFO[name].engine)
+    assert {"run", "close", "in_flight"} <= set(dir(engine))
+
+
+class ToyEngine:
+    """An engine of the tests' own: every stem is the mix at a third."""
+
+    backend, precision, in_flight, healthy = "toy", "fp32", 1, True
+
+    def __init__(self, source, settings):
+        assert source.content == source.path.read_bytes()
+        self.batch, self.count, self.threads = (
+            source.entry.batch,
+            len(source.manifest.stems),
+            settings.threads,
+        )
+
+    def run(self, inputs):
+        return {"stems": np.repeat(inputs["mix"][:, None] / np.float32(3), self.count, axis=1)}
+
+    def close(self):
+        pass
+
+
+def test_a_backend_is_a_file_and_a_line(make_engine, song, snr_db, monkeypatch, tmp_path):
+    toy = Backend("Toy", f"{__name__}:ToyEngine", "toy", "json", "rofo[toy]", ("fp32",), from_memory=True)
+    monkeypatch.setitem(BACKENDS_OF_ROFO, "toy", toy)
+    path = make_engine(batch=2)
+    path.with_suffix(".json").write_text(path.with_suffix(".json").read_text().replace('"onnx"', '"toy"'))
+    soundfile.write(tmp_path / "mix.wav", song(9000).T, 44100, "FLOAT")
+    for options in ({}, {"backend": "toy", "threads": 3}):
+        with Separator(path, **options) as separator:
+            assert (separator.backend, separator.precision) == ("toy", "fp32")
+            paths = separator.separate_file(tmp_path / "mix.wav", tmp_path / "out")
+            assert snr_db(song(9000) / 3, soundfile.read(paths["vocals"], dtype="float32")[0].T) > 100
+    assert "cannot run this file; use --backend toy" in refusal(path, backend="openvino")

@@ -47,15 +47,17 @@ def test_there_is_something_to_scan():
 def test_only_these_packages_are_imported(path):
     for name, at_once in imports(path):
         package = name.partition(".")[0]
-        allowed = NEEDED if at_once else NEEDED | BACKENDS | {"cuda"}
+        allowed = NEEDED if at_once else NEEDED | BACKENDS | {"cuda", "av"}
         assert package in sys.stdlib_module_names or package in allowed, f"{path}: imports {name}"
         assert not name.startswith(("rofo.export", "rofo.benchmarks", "rofo.checkpoints")), f"{path}: {name}"
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS | {"cuda"}))
-def test_a_backend_is_imported_by_its_own_engine_only(backend):
-    users = [path.name for path in MODULES if backend in {n.partition(".")[0] for n, _ in imports(path)}]
-    assert users == [f"{backend}.py"]
+@pytest.mark.parametrize(
+    ("library", "file"), [*((name, name) for name in sorted(BACKENDS | {"cuda"})), ("av", "pyav")]
+)
+def test_an_optional_library_is_imported_by_one_file_only(library, file):
+    users = [path.name for path in MODULES if library in {n.partition(".")[0] for n, _ in imports(path)}]
+    assert users == [f"{file}.py"]
 
 
 POISONED = """
@@ -79,10 +81,21 @@ print(json.dumps([paths["vocals"].stat().st_size, separator.backend]))
 def test_a_song_is_separated_where_torch_and_onnx_cannot_be_imported(make_engine, song, tmp_path, backend):
     soundfile.write(tmp_path / "mix.wav", song(10_000).T, 48000, "PCM_16")
     (other,) = BACKENDS - {backend}
-    poisoned = {"torch", "onnx", "onnxscript", "onnx_ir", "scipy", "librosa", "yaml", "einops", "safetensors"}
+    poisoned = {
+        "torch",
+        "onnx",
+        "onnxscript",
+        "onnx_ir",
+        "scipy",
+        "librosa",
+        "yaml",
+        "einops",
+        "safetensors",
+        "av",
+    }
     code = POISONED.format(
         poisoned=poisoned | GPU | {other},
-        heavy={"numpy", "soundfile", "soxr", *BACKENDS, *GPU},
+        heavy={"numpy", "soundfile", "soxr", "av", *BACKENDS, *GPU},
         engine=str(make_engine()),
         backend=backend,
     )

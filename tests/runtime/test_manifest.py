@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rofo import ManifestError, Separator, load_manifest
+from rofo.dsp.hann import Hann
 from rofo.errors import EngineLoadError, EngineMismatchError
-from rofo.manifest import Manifest, OverlapAdd, Parity, Stft
+from rofo.manifest import ChunkSize, Manifest, OverlapAdd, Parity, Source, Stft
 
 CURE = "rofo-export"
 DATA = {"data": "half.onnx.data", "data_sha256": "0" * 64}
@@ -90,6 +92,108 @@ def test_stft_numbers():
     assert (Stft(2048, 441).bins, Stft(2048, 441).frames(352_800)) == (1025, 801)
 
 
+# Other releases
+
+
+OLD = Path(__file__).parent.parent / "fixtures" / "manifest-0.1.0.json"
+
+
+def test_a_manifest_of_0_1_0_means_what_it_meant_and_stays_as_it_is():
+    manifest = load_manifest(OLD)
+    assert (manifest.inputs, manifest.outputs) == (("mix",), ("stems",))
+    assert manifest.stft == Stft(256, 64, normalized=True)
+    assert manifest.scheme() == Hann(4000, 256, 3000)
+    assert [entry.backend for entry in manifest.engines] == ["onnx", "tensorrt-rtx"]
+    assert manifest.to_json() == OLD.read_text()  # so that 0.1.0, which refuses unknown fields, reads it too
+
+
+def test_what_0_1_0_does_not_know_is_written_where_it_matters(tmp_path):
+    plain = load_manifest(OLD)
+    stft = dataclasses.replace(plain.stft, window="rectangular", border=96, dropped_frames=2, top_bin=False)
+    manifest = dataclasses.replace(
+        plain,
+        stft=stft,
+        chunk=ChunkSize(4000, stft.frames(4000)),
+        inputs=("mix", "waveform"),
+        outputs=("stems", "waveforms"),
+    )
+    path = tmp_path / "later.json"
+    path.write_text(manifest.to_json())
+    assert load_manifest(path) == manifest
+    raw, before = json.loads(manifest.to_json()), json.loads(OLD.read_text())
+    assert raw.keys() - before.keys() == {"inputs", "outputs"}
+    assert raw["stft"].keys() - before["stft"].keys() == {"border", "dropped_frames", "top_bin"}
+    assert raw["format"] == 1
+
+
+# Several exports of one model
+
+
+@pytest.fixture
+def both():
+    """A manifest with an .onnx file and a plan."""
+    return load_manifest(OLD)
+
+
+def only(manifest, *files, **changes):
+    """The manifest of an export that made these files only, with what was measured of their kind."""
+    engines = tuple(entry for entry in manifest.engines if entry.file in files)
+    onnx = {entry.backend for entry in engines} == {"onnx"}
+    parity = tuple(p for p in manifest.parity if (p.backend == "openvino") == onnx)
+    return dataclasses.replace(manifest, engines=engines, parity=parity, **changes)
+
+
+def test_another_target_is_added(both):
+    onnx, plan = only(both, "tiny.onnx"), only(both, "tiny.plan")
+    assert onnx.joined(plan) == both
+    assert onnx.joined(onnx) == onnx
+    assert plan.joined(onnx).engines == both.engines[::-1]
+    assert set(plan.joined(onnx).parity) == set(both.parity)
+
+
+def test_an_engine_of_the_same_name_is_replaced_where_it_stands(both):
+    entry = dataclasses.replace(both.engines[0], batch=4, sha256="5" * 64)
+    measured = (Parity("openvino", "fp32", 90.0),)
+    source = dataclasses.replace(both.source, exporter="0.2.0", torch="3.0", checkpoint="renamed.ckpt")
+    newer = dataclasses.replace(both, engines=(entry,), parity=measured, source=source)
+    joined = both.joined(newer)
+    assert joined.engines == (entry, both.engines[1])
+    # The bf16 figure was the old file's.
+    assert set(joined.parity) == {*measured, both.parity[2]}
+    assert joined.source == source
+
+
+def test_a_plan_for_another_library_takes_the_place_of_the_first(both):
+    """Both are called NAME.plan."""
+    entry = dataclasses.replace(both.engines[1], backend="tensorrt", backend_version="10.14")
+    joined = both.joined(dataclasses.replace(both, engines=(entry,), parity=()))
+    assert joined.engines == (both.engines[0], entry)
+    assert joined.parity == both.parity[:2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": Source("tiny.ckpt", "6" * 64, {}, "0.1.0", "2.13.0")},
+        {"chunk": ChunkSize(8000, 126)},
+        {"stems": ("vocals", "bass")},
+        {"overlap_add": OverlapAdd("hann", 0.5)},
+        {"normalize": False},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_the_manifest_of_another_model_is_replaced(both, change):
+    newer = only(both, "tiny.plan", **change)
+    assert only(both, "tiny.onnx").joined(newer) is newer
+
+
+def test_a_config_is_compared_as_it_is_written(both):
+    source = dataclasses.replace(both.source, config={"model": {"freqs": (1, 2)}})
+    newer = only(both, "tiny.plan", source=source)
+    written = dataclasses.replace(source, config={"model": {"freqs": [1, 2]}})
+    assert len(only(both, "tiny.onnx", source=written).joined(newer).engines) == 2
+
+
 # Damaged files
 
 
@@ -146,6 +250,15 @@ def test_a_mistyped_field_is_named(change, field, value):
         (("stft", "hop_length"), 129, "stft.hop_length"),
         (("stft", "window"), "hamming", "stft.window"),
         (("stft", "centre"), 1, "stft.centre"),
+        (("stft", "border"), -1, "stft.border"),
+        (("stft", "border"), 4000, "chunk.samples is 4000, not more than the 4032 put around"),
+        (("stft", "dropped_frames"), -1, "stft.dropped_frames"),
+        (("stft", "dropped_frames"), 32, "stft.dropped_frames is 32, which leaves none"),
+        (("stft",), {"n_fft": 256, "hop_length": 64, "border": 9, "even_frames": True}, "exclude each other"),
+        (("chunk",), {"samples": 4000, "frames": 0}, "chunk.frames is 0, should be 63"),
+        (("inputs",), ["waveform"], "inputs are waveform, should be mix and others"),
+        (("inputs",), ["mix", "mix"], "inputs are mix, mix"),
+        (("outputs",), ["stems", "sound"], "manifest.outputs[1] is 'sound'"),
         (("chunk", "samples"), 128, "chunk.samples"),
         (("chunk", "frames"), 64, "chunk.frames is 64, should be 63"),
         (("overlap_add", "overlap"), 1, "overlap"),

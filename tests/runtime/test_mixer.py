@@ -17,13 +17,14 @@ from rofo import (
     EngineRunError,
     ManifestError,
     MixerManifest,
+    Options,
     Separator,
     load_manifest,
 )
 from rofo.cli import main
 from rofo.errors import EngineMismatchError, UsageError
 from rofo.manifest import (
-    Chunk,
+    ChunkSize,
     EngineFile,
     Manifest,
     Member,
@@ -75,7 +76,7 @@ def write_member(folder, name, channels, gain, **changes):
     onnx.save(graph((batch, channels, frames, stft.bins, 2), gain), file)
     manifest = Manifest(
         name=name, architecture="test", sample_rate=RATE, channels=channels, stems=("nothing", name),
-        residual=None, stft=stft, chunk=Chunk(chunk, frames), overlap_add=OverlapAdd(scheme, overlap),
+        residual=None, stft=stft, chunk=ChunkSize(chunk, frames), overlap_add=OverlapAdd(scheme, overlap),
         normalize=False, source=SOURCE, parity=(),
         engines=(EngineFile(file.name, "onnx", "opset 23", "fp32", (), batch, file_sha256(file)),),
     )  # fmt: skip
@@ -117,7 +118,7 @@ def mixed_by_hand(path, mix, **options):
     parts = []
     for member in manifest.members:
         with opened(path.with_name(member.manifest)) as separator:
-            parts.append(separator.separate(mix, RATE, **options)[member.stem])
+            parts.append(separator.separate(mix, RATE, Options(**options))[member.stem])
     stacked = np.concatenate([*parts, mix]).astype(np.float64)
     return (np.array(manifest.matrix) @ stacked).reshape(len(manifest.stems), *mix.shape)
 
@@ -175,10 +176,12 @@ def test_all_doors_agree(make_mixer, song, tmp_path, rate):
 def test_a_scheme_is_given_to_every_member(make_mixer, song, snr_db):
     path, mix = make_mixer(), song(9000)
     with opened(path) as separator:
-        got = np.stack(list(separator.separate(mix, RATE, scheme="rectangular", overlap=0.5).values()))
+        got = np.stack(
+            list(separator.separate(mix, RATE, Options(scheme="rectangular", overlap=0.5)).values())
+        )
         assert snr_db(mixed_by_hand(path, mix, scheme="rectangular", overlap=0.5), got) > 120
         with pytest.raises(UsageError, match=r"^bass: scheme trim has no overlap"):
-            separator.stream([mix], RATE, overlap=0.5)
+            separator.stream([mix], RATE, Options(overlap=0.5))
 
 
 def test_memory_does_not_grow_with_the_stream(make_mixer):
@@ -218,14 +221,14 @@ def test_a_closed_mixer_has_closed_its_members(make_mixer):
     assert (separator.backend, separator.precision) == ("onnxruntime", "fp32")
     separator.close()
     separator.close()
-    for member, _ in separator._model._members:
+    for engine in separator._model.engines:
         with pytest.raises(EngineRunError, match="closed"):
-            member._engine.run({"mix": np.zeros((1,), np.float32)})
+            engine.run({"mix": np.zeros((1,), np.float32)})
 
 
 def test_backends_that_differ_are_joined(make_mixer, monkeypatch):
     with opened(make_mixer()) as separator:
-        monkeypatch.setattr(separator._model._members[1][0]._engine, "precision", "bf16")
+        monkeypatch.setattr(separator._model.engines[1], "precision", "bf16")
         assert separator.precision == "fp32+bf16"
 
 
@@ -235,7 +238,7 @@ def test_output_that_is_not_finite_is_the_members_error(make_mixer, song):
         opened(path) as separator,
         pytest.raises(EngineOutputError, match=r"drums.onnx: .*mixes\[1\], at 0.0 s"),
     ):
-        engine = separator._model._members[1][0]._engine
+        engine = separator._model.engines[1]
         run = engine.run
         engine.run = lambda inputs: {
             "stems": run(inputs)["stems"] * np.float32("nan" if inputs["mix"][0].any() else 1)

@@ -11,7 +11,7 @@ import soundfile
 from plain_demix import demix
 from plain_schemes import kuielab, mdx_c, mvsep, uvr_mdx
 
-from rofo import ManifestError, Separator, UsageError, load_manifest
+from rofo import ManifestError, Options, Separator, UsageError, load_manifest
 from rofo.dsp import SCHEMES
 from rofo.dsp.outer import SLICE
 from rofo.dsp.spectrogram import Spectrogram
@@ -61,7 +61,7 @@ def test_a_scheme_through_an_engine_equals_its_tool(opened, song, snr_db, scheme
     for length in (1, CHUNK - 1, GEN + 1, 30_001):
         mix = song(length) * np.linspace(0.01, 1, length, dtype=np.float32)
         want = PLAIN[scheme](mix, levelling(separator))[0]
-        assert snr_db(want, separator.separate(mix, RATE, scheme=scheme)["vocals"]) > 100
+        assert snr_db(want, separator.separate(mix, RATE, Options(scheme=scheme))["vocals"]) > 100
 
 
 def test_slices_of_a_million_samples(opened, song, snr_db):
@@ -69,7 +69,7 @@ def test_slices_of_a_million_samples(opened, song, snr_db):
     mix = song(length) * np.linspace(0.01, 1, length, dtype=np.float32)
     sizes = {"chunk": 100_000, "n_fft": N_FFT, "outer": SLICE, "step": 750_000}
     want = mvsep(mix, levelling(separator), **sizes)[0]
-    got = separator.separate(mix, RATE, scheme="outer", overlap=0.25)["vocals"]
+    got = separator.separate(mix, RATE, Options(scheme="outer", overlap=0.25))["vocals"]
     assert snr_db(want, got) > 100
 
 
@@ -78,24 +78,24 @@ def test_slices_of_a_million_samples(opened, song, snr_db):
 def test_the_mix_comes_back_at_every_length(opened, song, snr_db, scheme, length):
     for channels in (1, 2):
         mix = song(length, channels)
-        stems = opened("half").separate(mix, RATE, scheme=scheme)
+        stems = opened("half").separate(mix, RATE, Options(scheme=scheme))
         assert {stem.shape for stem in stems.values()} == {mix.shape}
         assert snr_db(0.5 * mix, stems["vocals"]) > 100
-    at_another_rate = opened("half").separate(song(length), 48000, scheme=scheme)
+    at_another_rate = opened("half").separate(song(length), 48000, Options(scheme=scheme))
     assert {stem.shape for stem in at_another_rate.values()} == {(2, length)}
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_batches_blocks_and_doors_change_nothing(opened, song, scheme, tmp_path):
     mix = song(31_000)
-    want = opened().separate(mix, RATE, scheme=scheme)["vocals"]
-    np.testing.assert_array_equal(opened(batch=3).separate(mix, RATE, scheme=scheme)["vocals"], want)
+    want = opened().separate(mix, RATE, Options(scheme=scheme))["vocals"]
+    np.testing.assert_array_equal(opened(batch=3).separate(mix, RATE, Options(scheme=scheme))["vocals"], want)
     for size in (1000, 4001, 50_000):
         blocks = [mix[:, at : at + size] for at in range(0, mix.shape[1], size)]
-        got = [block["vocals"] for block in opened(batch=3).stream(blocks, RATE, scheme=scheme)]
+        got = [block["vocals"] for block in opened(batch=3).stream(blocks, RATE, Options(scheme=scheme))]
         np.testing.assert_array_equal(np.concatenate(got, axis=1), want)
     soundfile.write(tmp_path / "mix.wav", mix.T, RATE, "FLOAT")
-    paths = opened().separate_file(tmp_path / "mix.wav", tmp_path / "out", scheme=scheme)
+    paths = opened().separate_file(tmp_path / "mix.wav", tmp_path / "out", Options(scheme=scheme))
     written = soundfile.read(paths["vocals"], dtype="float32", always_2d=True)[0].T
     np.testing.assert_array_equal(written, want)
 
@@ -104,8 +104,8 @@ def test_batches_blocks_and_doors_change_nothing(opened, song, scheme, tmp_path)
 def test_a_real_network_gives_the_same_in_batches(exported, song, snr_db, scheme):
     mix = song(40_000)
     with Separator(exported(1), precision="fp32") as one, Separator(exported(3), precision="fp32") as three:
-        want = one.separate(mix, RATE, scheme=scheme)["vocals"]
-        assert snr_db(want, three.separate(mix, RATE, scheme=scheme)["vocals"]) > 120
+        want = one.separate(mix, RATE, Options(scheme=scheme))["vocals"]
+        assert snr_db(want, three.separate(mix, RATE, Options(scheme=scheme))["vocals"]) > 120
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -116,7 +116,7 @@ def test_memory_does_not_grow_with_the_stream(opened, scheme):
     def peak(seconds):
         tracemalloc.start()
         try:
-            for _ in separator.stream((block for _ in range(2 * seconds)), RATE, scheme=scheme):
+            for _ in separator.stream((block for _ in range(2 * seconds)), RATE, Options(scheme=scheme)):
                 pass
             return tracemalloc.get_traced_memory()[1]
         finally:
@@ -134,11 +134,11 @@ def test_the_manifest_names_the_default(rewritten, opened, song, scheme, overlap
     mix = song(20_000)
     with Separator(rewritten(scheme, overlap), backend="onnxruntime") as separator:
         got = separator.separate(mix, RATE)
-        want = opened().separate(mix, RATE, scheme=scheme, overlap=overlap)
+        want = opened().separate(mix, RATE, Options(scheme=scheme, overlap=overlap))
         np.testing.assert_array_equal(got["vocals"], want["vocals"])
-        same = separator.separate(mix, RATE, scheme=scheme)  # with the manifest's overlap
+        same = separator.separate(mix, RATE, Options(scheme=scheme))  # with the manifest's overlap
         np.testing.assert_array_equal(same["vocals"], want["vocals"])
-        fade = separator.separate(mix, RATE, scheme="fade")
+        fade = separator.separate(mix, RATE, Options(scheme="fade"))
         assert np.abs(fade["vocals"] - want["vocals"]).max() > 1e-4
         np.testing.assert_array_equal(fade["vocals"], opened().separate(mix, RATE)["vocals"])
 
@@ -148,9 +148,9 @@ def test_every_scheme_differs_from_the_others(opened, song):
     mix = song(2 * RATE) * np.linspace(0.01, 1, 2 * RATE, dtype=np.float32)
     overlap = 1 - RATE / SLICE
     results = [
-        opened(chunk=22_050).separate(mix, RATE, scheme=s, overlap=overlap if s == "outer" else None)[
-            "vocals"
-        ]
+        opened(chunk=22_050).separate(
+            mix, RATE, Options(scheme=s, overlap=overlap if s == "outer" else None)
+        )["vocals"]
         for s in SCHEMES
     ]
     for i, one in enumerate(results):
@@ -159,10 +159,10 @@ def test_every_scheme_differs_from_the_others(opened, song):
 
 def test_what_cannot_be_is_refused_at_once_at_every_door(opened, song, tmp_path):
     doors = [
-        lambda **chosen: opened().separate(song(10), RATE, **chosen),
-        lambda **chosen: opened().separate_songs([song(10)], RATE, **chosen),
-        lambda **chosen: opened().stream([song(10)], RATE, **chosen),
-        lambda **chosen: opened().separate_file(tmp_path / "none.wav", tmp_path, **chosen),
+        lambda **chosen: opened().separate(song(10), RATE, Options(**chosen)),
+        lambda **chosen: opened().separate_songs([song(10)], RATE, Options(**chosen)),
+        lambda **chosen: opened().stream([song(10)], RATE, Options(**chosen)),
+        lambda **chosen: opened().separate_file(tmp_path / "none.wav", tmp_path, Options(**chosen)),
     ]
     for door in doors:
         with pytest.raises(UsageError, match="scheme trim has no overlap to choose, and 0"):

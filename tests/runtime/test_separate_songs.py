@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from rofo import AudioReadError, CancelledError, EngineOutputError, UsageError
+from rofo import AudioReadError, CancelledError, EngineOutputError, Options, UsageError
 from rofo.dsp import SCHEMES
 
 RATE, CHUNK = 44100, 4000
@@ -20,21 +20,22 @@ def songs(song):
 
 def counted(separator, monkeypatch):
     """A list that gets the batch of every call of the engine."""
-    engine, calls = separator._model._engine, []
+    engine, calls = separator._model.engines[0], []
     run = engine.run
     monkeypatch.setattr(engine, "run", lambda mix: calls.append(mix) or run(mix))
     return calls
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("rate", [44100, 48000])
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(
+    ("scheme", "rate", "channels"),
+    [*((scheme, 44100, 2) for scheme in SCHEMES), ("fade", 44100, 1), ("fade", 48000, 2), ("trim", 48000, 1)],
+)
 def test_every_song_is_what_it_is_alone(opened, songs, scheme, rate, channels):
     separator = opened(channels=channels, batch=3, stems=("vocals", "drums"), residual="other")
-    together = separator.separate_songs(songs, rate, scheme=scheme)
+    together = separator.separate_songs(songs, rate, Options(scheme=scheme))
     assert len(together) == len(songs)
     for mix, got in zip(songs, together, strict=True):
-        want = separator.separate(mix, rate, scheme=scheme)
+        want = separator.separate(mix, rate, Options(scheme=scheme))
         assert list(got) == list(want) == ["vocals", "drums", "other"]
         for stem in want:
             assert got[stem].shape == mix.shape
@@ -53,7 +54,7 @@ def test_batches_are_filled_across_songs(opened, song, monkeypatch):
     four = [song(2000, seed=i) for i in range(4)]
     opened(batch=4).separate_songs(four, RATE)
     assert len(calls) == 1
-    assert len({place.tobytes() for place in calls[0]}) == 4
+    assert len({place.tobytes() for place in calls[0]["mix"]}) == 4
     opened(batch=4).separate_songs([*four, song(2000)], RATE)
     assert len(calls) == 3
 
@@ -65,15 +66,15 @@ def test_no_songs_and_only_empty_ones(opened):
 
 
 def test_stems_are_chosen(opened, songs):
-    results = opened().separate_songs(songs, RATE, stems=["Instrumental"])
+    results = opened().separate_songs(songs, RATE, Options(stems=["Instrumental"]))
     assert {tuple(result) for result in results} == {("instrumental",)}
     with pytest.raises(UsageError, match="choose among"):
-        opened().separate_songs(songs, RATE, stems=["bass"])
+        opened().separate_songs(songs, RATE, Options(stems=["bass"]))
 
 
 def test_progress_counts_all_songs_together(opened, songs):
     seen = []
-    opened().separate_songs(songs, RATE, progress=seen.append)
+    opened().separate_songs(songs, RATE, Options(progress=seen.append))
     done = [progress.done for progress in seen]
     assert done == sorted(set(done))
     assert done[-1] == seen[-1].total == sum(mix.shape[1] for mix in songs) / RATE
@@ -87,7 +88,7 @@ def test_cancelling_stops_between_songs_too(opened, songs):
         cancel.set()
 
     with pytest.raises(CancelledError):
-        opened().separate_songs(songs, RATE, progress=stop, cancel=cancel)
+        opened().separate_songs(songs, RATE, Options(progress=stop, cancel=cancel))
     assert len(seen) == 1
 
 

@@ -1,5 +1,8 @@
 """The numpy STFT and its inverse against torch's."""
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,8 @@ import torch
 from rofo.dsp.spectrogram import Spectrogram
 from rofo.errors import ManifestError
 from rofo.manifest import Stft
+
+Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
 def torch_stft(chunk: np.ndarray, stft: Stft) -> torch.Tensor:
@@ -50,6 +55,83 @@ def test_equals_torch(n_fft: int, hop: int, samples: int, normalized: bool) -> N
         torch.view_as_complex(torch.from_numpy(changed).transpose(1, 2).contiguous()), n_fft, hop,
         window=torch.hann_window(n_fft), normalized=normalized, length=samples,
     ).numpy()  # fmt: skip
+    np.testing.assert_allclose(transform.inverse(changed), back, atol=5e-6 * np.abs(back).max())
+
+
+def framed(chunk: torch.Tensor, hop: int) -> torch.Tensor:
+    """The spectrogram that Demucs gives its network, (channels, bins, frames)."""
+    length = chunk.shape[-1]
+    frames, pad = math.ceil(length / hop), hop // 2 * 3
+    padded = torch.nn.functional.pad(chunk[None], (pad, pad + frames * hop - length), mode="reflect")[0]
+    spectrum = torch.stft(
+        padded, 4 * hop, hop, window=torch.hann_window(4 * hop), normalized=True, center=True,
+        pad_mode="reflect", return_complex=True,
+    )  # fmt: skip
+    return spectrum[:, :-1, 2 : 2 + frames]
+
+
+def unframed(spectrum: torch.Tensor, hop: int, length: int) -> torch.Tensor:
+    """The waveform that Demucs makes of such a spectrogram."""
+    pad = hop // 2 * 3
+    padded = torch.nn.functional.pad(spectrum, (2, 2, 0, 1))
+    wave = torch.istft(
+        padded, 4 * hop, hop, window=torch.hann_window(4 * hop), normalized=True,
+        length=hop * math.ceil(length / hop) + 2 * pad,
+    )  # fmt: skip
+    return wave[:, pad : pad + length]
+
+
+def even(chunk: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
+    """The spectrogram that SCNet gives its network."""
+    padding = hop - chunk.shape[-1] % hop
+    if (chunk.shape[-1] + padding) // hop % 2 == 0:
+        padding += hop
+    padded = torch.nn.functional.pad(chunk, (0, padding))
+    return torch.stft(
+        padded, n_fft, hop, window=torch.ones(n_fft), center=True, normalized=True, return_complex=True
+    )
+
+
+def unevened(spectrum: torch.Tensor, n_fft: int, hop: int, length: int) -> torch.Tensor:
+    """The waveform that SCNet makes of such a spectrogram."""
+    wave = torch.istft(spectrum, n_fft, hop, window=torch.ones(n_fft), center=True, normalized=True)
+    return wave[:, :length]
+
+
+# Lengths around whole hops, odd and even numbers of them; 343980 and 485100 are the published ones.
+@pytest.mark.parametrize(
+    ("hop", "length"),
+    [(1024, 343980), (1024, 10240), (1024, 11264), (1024, 10239), (1024, 10241), (64, 1000), (16, 200)],
+)
+def test_equals_demucs_framing(hop: int, length: int) -> None:
+    stft = Stft(4 * hop, hop, normalized=True, border=hop // 2 * 3, dropped_frames=2, top_bin=False)
+    same_as(stft, length, lambda x: framed(x, hop), lambda s: unframed(s, hop, length))
+
+
+@pytest.mark.parametrize(
+    ("n_fft", "hop", "length"),
+    [(4096, 1024, 485100), (4096, 1024, 10240), (4096, 1024, 11264), (4096, 1024, 10239), (4096, 1024, 11265),
+     (256, 64, 1000), (64, 16, 200)],
+)  # fmt: skip
+def test_equals_scnets_framing(n_fft: int, hop: int, length: int) -> None:
+    stft = Stft(n_fft, hop, window="rectangular", normalized=True, even_frames=True)
+    assert stft.frames(length) % 2 == 0
+    same_as(stft, length, lambda x: even(x, n_fft, hop), lambda s: unevened(s, n_fft, hop, length))
+
+
+def same_as(stft: Stft, length: int, forward: Transform, inverse: Transform) -> None:
+    """Our transform and its inverse are those of torch."""
+    transform, rng = Spectrogram(stft, length), np.random.default_rng(0)
+    chunk = rng.standard_normal((2, length)).astype(np.float32)
+    want = torch.view_as_real(forward(torch.from_numpy(chunk))).transpose(1, 2).numpy()
+    got = transform.forward(chunk)
+    assert got.shape == (2, stft.frames(length), stft.bins, 2)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, want, atol=2e-6 * np.abs(want).max())
+
+    changed = (want * rng.uniform(0, 1, want.shape)).astype(np.float32)
+    complex_ = torch.view_as_complex(torch.from_numpy(changed).transpose(1, 2).contiguous())
+    back = inverse(complex_).numpy()
     np.testing.assert_allclose(transform.inverse(changed), back, atol=5e-6 * np.abs(back).max())
 
 

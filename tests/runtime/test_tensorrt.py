@@ -19,8 +19,8 @@ from rofo import EngineLoadError, EngineMismatchError, EngineRunError, ManifestE
 from rofo.dsp.chunk_loop import ChunkLoop
 from rofo.dsp.fade import Fade
 from rofo.engines import EngineSettings, open_engine
-from rofo.engines.contract import Shapes
-from rofo.engines.cuda import _FATAL
+from rofo.engines.contract import EngineSource, Shapes
+from rofo.engines.tensorrt_library import LibraryError, load_library
 from rofo.manifest import file_sha256, load_manifest
 
 RATE = 44100
@@ -196,6 +196,13 @@ def test_copies_do_not_wait_for_the_neighbours_computation(machine, make_plan):
     machine.settled()
 
 
+def test_a_plan_with_a_time_branch(machine, make_plan, song, snr_db):
+    """The stand-in halves the spectrogram and the waveform, which together are the song."""
+    with Separator(make_plan(options={"batch": 3, "time_branch": True})) as separator:
+        assert snr_db(song(20_000), separator.separate(song(20_000), RATE)["vocals"]) > 100
+    machine.settled()
+
+
 def test_results_belong_to_the_caller(machine, make_plan):
     engine = opened(make_plan())
     first = engine.run(noise(1))["stems"]
@@ -300,6 +307,17 @@ def test_a_callers_stream_is_computed_on_and_left_alone(machine, make_plan, song
     machine.settled()
 
 
+def test_the_stream_of_whichever_thread_is_refused(machine, make_plan):
+    assert "is another one in every thread" in refusal(make_plan(), UsageError, cuda_stream=2)
+    opened(make_plan(), cuda_stream=1).close()
+    machine.settled()
+
+
+def test_one_stream_has_no_use_for_two_contexts(make_plan):
+    with pytest.raises(UsageError, match="leave contexts or cuda_stream out"):
+        EngineSettings(cuda_stream=1, contexts=2)
+
+
 def test_a_stream_of_another_context_is_refused(machine, make_plan):
     assert refusal(make_plan(), EngineLoadError, cuda_stream=4711).endswith(
         "with pycuda by pycuda.autoprimaryctx"
@@ -383,6 +401,20 @@ def test_an_altered_plan_is_not_deserialised(machine, make_plan):
     path.write_bytes(path.read_bytes()[:-10])
     assert "sha256 differs" in refusal(path, EngineMismatchError)
     assert machine.calls == []
+
+
+def test_what_is_deserialised_is_what_was_compared(machine, make_plan, monkeypatch):
+    """A file that is exchanged after its hash was taken changes nothing: it is read once."""
+    path, library = make_plan(), sys.modules["tensorrt_rtx"]
+
+    class Exchanging(library.Runtime):
+        def __init__(self, logger):
+            path.write_bytes(b"something else")
+            super().__init__(logger)
+
+    monkeypatch.setattr(library, "Runtime", Exchanging)
+    opened(path).close()
+    machine.settled()
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", plan_bytes({}, {})[:-2]])
@@ -513,6 +545,48 @@ def test_a_lost_gpu_makes_the_engine_unhealthy_and_says_what_to_do(machine, make
     machine.settled()
 
 
+@pytest.mark.parametrize("name", ["CUDA_ERROR_ILLEGAL_ADDRESS", "CUDA_ERROR_LAUNCH_FAILED"])
+def test_what_the_driver_calls_a_lost_gpu_is_one(machine, make_plan, name):
+    engine = opened(make_plan())
+    machine.lost = name
+    with pytest.raises(EngineRunError, match=rf"{name}.*; start the process again"):
+        engine.run(noise())
+    assert not engine.healthy
+    machine.lost = None
+    engine.close()
+    machine.settled()
+
+
+def test_threads_do_not_erase_each_others_cause(machine, make_plan):
+    path = make_plan()
+    library = load_library(EngineSource(path, load_manifest(path), load_manifest(path).engines[1]))
+
+    def failing():
+        library.log.log("error", "the cause")
+        other = threading.Thread(target=library.call, args=(lambda: True,))
+        other.start()
+        other.join()
+
+    with pytest.raises(LibraryError, match=r"^the cause$"):
+        library.call(failing)
+    with pytest.raises(LibraryError, match=r"^refused without a word$"):
+        library.call(lambda: None)
+
+
+def test_what_threads_of_the_library_say_is_heard(machine, make_plan):
+    path = make_plan()
+    library = load_library(EngineSource(path, load_manifest(path), load_manifest(path).engines[1]))
+
+    def failing():
+        worker = threading.Thread(target=library.log.log, args=("error", "out of memory"))
+        worker.start()
+        worker.join()
+
+    with pytest.raises(LibraryError, match=r"^out of memory$") as caught:
+        library.call(failing)
+    assert caught.value.out_of_memory
+
+
 def test_out_of_memory_at_opening_and_while_running(machine, make_plan):
     machine.contexts_fit, machine.free = 0, 1_230_000_000
     text = refusal(make_plan(), EngineLoadError)
@@ -549,6 +623,30 @@ def test_compiled_kernels_are_kept_for_the_next_start(machine, make_plan, cache)
     assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0
     opened(path).close()
     assert machine.given_cache == b"more kernels"
+
+
+def test_kernels_are_not_written_down_while_others_are_compiled(machine, make_plan):
+    machine.compiled, compiling = b"kernels", threading.Event()
+    engine = opened(make_plan())
+    other = threading.Thread(target=engine.run, args=(noise(2),))
+    step = machine.library_step
+
+    def interrupted(name):
+        """A second call begins while the kernels of the first are being written down."""
+        if name == "cache.serialize" and other.ident is None:
+            other.start()
+            if compiling.wait(0.2):
+                machine.faults.append("kernels are compiled and written down at once")
+        if other.ident == threading.get_ident() and name == "execute_async_v3":
+            compiling.set()
+        return step(name)
+
+    machine.library_step = interrupted
+    engine.run(noise(1))
+    other.join(60)
+    assert compiling.is_set()
+    engine.close()
+    machine.settled()
 
 
 def test_another_gpu_has_kernels_of_its_own(machine, make_plan, cache):
@@ -622,7 +720,6 @@ def test_what_is_called_exists_in_the_real_libraries():
         "ILogger": "ERROR INTERNAL_ERROR",
     }.items():
         assert set(used.split()) <= set(dir(getattr(real, name))), name
-    assert set(_FATAL) <= {*dir(runtime.cudaError_t), *dir(driver.CUresult)}
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 100])

@@ -149,20 +149,19 @@ def _frames(facts: Facts) -> int:
 
 def _with_bands(facts: Facts, problems: list[str]) -> Facts:
     """Add what all possible readings of the bands' widths agree in, which goes before what others say."""
-    inputs, n_fft, rate = (facts.get(name) for name in ("band_inputs", "n_fft", "mel_sample_rate"))
+    inputs, n_fft, rate = facts["band_inputs"], facts.get("n_fft"), facts.get("mel_sample_rate")
     if facts["architecture"] == "mel_band_roformer":
         found = [asdict(r) for r in mel_readings(inputs, n_fft, rate) or mel_readings(inputs)]
     else:
         found = [asdict(r) for r in bs_readings(inputs, n_fft) or bs_readings(inputs)]
     if not found:
+        size = f"n_fft {n_fft}" if n_fft else "a usual n_fft"
         problems.append(
             f"its bands of {inputs[0]} to {inputs[-1]} features fit no {NAMES[facts['architecture']]} of "
-            f"n_fft {n_fft or 'unknown'}; check n_fft and the sample rate (--n-fft, --sample-rate)"
+            f"{size}; check n_fft and the sample rate (--n-fft, --sample-rate)"
         )
         return facts
-    agreed = {
-        name: value for name, value in found[0].items() if all(other[name] == value for other in found)
-    }
+    agreed = {name: value for name, value in found[0].items() if all(other[name] == value for other in found)}
     true = Facts.said("weights", agreed)
     problems += contradict(true, facts)
     return merge(true, facts)

@@ -47,7 +47,9 @@ def bs_readings(inputs: Sequence[int], n_fft: int | None = None) -> list[Reading
     ]
 
 
-def mel_readings(inputs: Sequence[int], n_fft: int | None = None, rate: int | None = None) -> list[MelReading]:
+def mel_readings(
+    inputs: Sequence[int], n_fft: int | None = None, rate: int | None = None
+) -> list[MelReading]:
     """Readings of a Mel-Band Roformer's band inputs: which rates and sizes give such widths."""
     if len(inputs) > _MOST_MEL_BANDS:
         return []
@@ -59,7 +61,7 @@ def mel_readings(inputs: Sequence[int], n_fft: int | None = None, rate: int | No
         # Neighbouring filters overlap by half, so every bin is in one or two bands.
         if size // 2 + 1 <= sum(widths) <= 2 * (size // 2 + 1)
         for hz in rates
-        if _mel_widths(hz, size, len(widths)) == widths
+        if hz > 0 and _mel_widths(hz, size, len(widths)) == widths
     ]
 
 

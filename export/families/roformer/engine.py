@@ -1,5 +1,7 @@
 """A Roformer in the arrangement that engines run best, derived from the plain network."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +34,8 @@ class RoformerEngine(nn.Module):
         self.layers = nn.ModuleList(_Layer(layer, positions, form) for layer in network.layers)
         self.final_norm = _norm(network.final_norm)
         self.mask_estimators = nn.ModuleList(
-            MaskEstimator(estimator, zero_dc=network.zero_dc, form=form) for estimator in network.mask_estimators
+            MaskEstimator(estimator, zero_dc=network.zero_dc, form=form)
+            for estimator in network.mask_estimators
         )
 
     def forward(self, mix: Tensor) -> Tensor:
@@ -71,7 +74,7 @@ class _Positions:
 class _Layer(nn.Module):
     """Attention over everything (linear, rarely used), then over frames, then over bands."""
 
-    def __init__(self, layer: nn.ModuleList, positions: _Positions, form: Form) -> None:
+    def __init__(self, layer: Any, positions: _Positions, form: Form) -> None:
         super().__init__()
         *linear, over_frames, over_bands = layer
         self.linear = _Transformer(linear[0], "everything", positions, form) if linear else None
@@ -94,7 +97,7 @@ class _Layer(nn.Module):
 class _Transformer(nn.Module):
     """Attention and feed-forward in turn, each added to its input; then a norm if there is one."""
 
-    def __init__(self, transformer: nn.Module, axis: str, positions: _Positions, form: Form) -> None:
+    def __init__(self, transformer: Any, axis: str, positions: _Positions, form: Form) -> None:
         super().__init__()
         self.blocks = nn.ModuleList()
         for attention, feed_forward in transformer.layers:

@@ -6,6 +6,7 @@ padded to a common width and run as one batched product per group.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +83,7 @@ class _SplitGroup(nn.Module):
     def __init__(self, split: plain.BandSplit, group: Group, features: int, form: Form) -> None:
         super().__init__()
         self.count, self.width, self.first = len(group.bands), group.width, group.bands[0].first
-        layers = [split.to_features[band.number] for band in group.bands]
+        layers: list[Any] = [split.to_features[band.number] for band in group.bands]
         gamma = torch.zeros(self.count, 1, self.width)
         weight = torch.zeros(self.count, self.width, layers[0][1].out_features)
         for i, (band, (norm, linear)) in enumerate(zip(group.bands, layers, strict=True)):
@@ -110,7 +111,7 @@ class MaskEstimator(nn.Module):
     factor of 1, 1/2 or 0 on the linear half of the gated output, so they are folded into its weights exactly.
     """
 
-    def __init__(self, estimator: plain.MaskEstimator, *, zero_dc: bool, form: Form) -> None:
+    def __init__(self, estimator: Any, *, zero_dc: bool, form: Form) -> None:
         super().__init__()
         channels = estimator.channels
         groups = group_bands(estimator.bands, channels, _MASK_COST[form.engine])
@@ -126,7 +127,8 @@ class MaskEstimator(nn.Module):
         gain = 1 / coverage
         gain[: 2 * channels] *= 0.0 if zero_dc else 1.0
         self.outputs = nn.ModuleList(
-            _MaskGroup([layers[band.number][-1] for band in group.bands], group, gain, form) for group in groups
+            _MaskGroup([layers[band.number][-1] for band in group.bands], group, gain, form)
+            for group in groups
         )
         covers = _covers(groups, coverage)
         for i, index in enumerate(covers):

@@ -1,5 +1,7 @@
 """The layers of a Roformer in the form that engines run fastest, each derived from the plain one."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -99,7 +101,7 @@ class Attention(nn.Module):
     two kernels less per layer than for 3-D; in float32 it has none and refuses the node.
     """
 
-    def __init__(self, attention: plain.Attention, positions: Rotated | Polar, form: Form) -> None:
+    def __init__(self, attention: Any, positions: Rotated | Polar, form: Form) -> None:
         super().__init__()
         self.heads, dim_head = attention.heads, attention.dim_head
         self.inner, self.positions = self.heads * dim_head, positions
@@ -108,8 +110,8 @@ class Attention(nn.Module):
         self.heads_first = on_tensorrt or polar
         self.node = not on_tensorrt or self.dtype != torch.float32
         self.norm = RMSNorm(attention.norm)
-        rows, bias = attention.to_qkv.weight, attention.to_qkv.bias
-        bias = torch.zeros(len(rows)) if bias is None else bias
+        rows: Tensor = attention.to_qkv.weight
+        bias = torch.zeros(len(rows)) if attention.to_qkv.bias is None else attention.to_qkv.bias
         # 1/sqrt(dim_head) belongs to the scores. Rotary is linear, so it can be folded into W_q, where for
         # 64 it is exactly 1/8; PoPE is not.
         self.scale = dim_head**-0.5 if polar else 1.0
@@ -119,9 +121,9 @@ class Attention(nn.Module):
             gain = torch.ones(len(rows))
             gain[: self.inner] = dim_head**-0.5
             rows, bias = rows[order] * gain[:, None], bias[order] * gain
-        gates = attention.to_gates
+        gates, out = attention.to_gates, attention.to_out[0]
         self.project = Linear(torch.cat((rows, gates.weight)), torch.cat((bias, gates.bias)), form.product)
-        self.to_out = Linear(attention.to_out[0].weight, attention.to_out[0].bias, form.product)
+        self.to_out = Linear(out.weight, out.bias, form.product)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, positions, dim) -> the same shape, the residual not yet added."""
@@ -172,7 +174,7 @@ class Turned(nn.Module):
 class LinearAttention(nn.Module):
     """Linear attention; what is small, but over thousands of positions, is float32 in every form."""
 
-    def __init__(self, attention: plain.LinearAttention, form: Form) -> None:
+    def __init__(self, attention: Any, form: Form) -> None:
         super().__init__()
         self.heads = attention.heads
         self.norm = RMSNorm(attention.norm)
@@ -193,7 +195,7 @@ class LinearAttention(nn.Module):
 class FeedForward(nn.Module):
     """Pre-norm two-layer perceptron with an exact (erf) GELU."""
 
-    def __init__(self, feed_forward: plain.FeedForward, form: Form) -> None:
+    def __init__(self, feed_forward: Any, form: Form) -> None:
         super().__init__()
         norm, widen, _, _, narrow = feed_forward.net
         self.norm = RMSNorm(norm)
@@ -242,4 +244,3 @@ def _half_split_rows(heads: int, dim_head: int) -> Tensor:
 
 def _l2_normalised(x: Tensor) -> Tensor:
     return F.rms_norm(x, (x.shape[-1],), eps=NORM_EPSILON) * x.shape[-1] ** -0.5
-

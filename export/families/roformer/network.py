@@ -6,7 +6,8 @@ their bands, and in where the output is normalised: after all layers (BS) or aft
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -54,21 +55,23 @@ class Roformer(nn.Module):
         for _ in range(depth):
             layer = nn.ModuleList()
             if linear_transformer_depth:
-                layer.append(transformer(linear_transformer_depth, lambda: LinearAttention(dim, heads, dim_head)))
+                layer.append(
+                    transformer(linear_transformer_depth, lambda: LinearAttention(dim, heads, dim_head))
+                )
             layer.append(transformer(time_transformer_depth, lambda: attention(table_frames)))
             layer.append(transformer(freq_transformer_depth, lambda: attention(table_bands)))
             self.layers.append(layer)
         self.final_norm = nn.Identity() if norm_each else RMSNorm(dim)
         widths = [dim] + [dim * mlp_expansion_factor] * (mask_layers - 1)
-        self.mask_estimators = nn.ModuleList(
-            MaskEstimator(bands, channels, widths) for _ in range(num_stems)
-        )
+        self.mask_estimators = nn.ModuleList(MaskEstimator(bands, channels, widths) for _ in range(num_stems))
 
     def forward(self, mix: Tensor) -> Tensor:
         """mix: (batch, channels, frames, bins, 2) -> stems (batch, stems, channels, frames, bins, 2)."""
         x = self.band_split(mix.permute(0, 2, 3, 1, 4))
         outputs: list[Tensor] = []
-        for *linear, over_frames, over_bands in self.layers:  # type: ignore[misc]
+        layer: Any
+        for layer in self.layers:
+            *linear, over_frames, over_bands = layer
             for transformer in linear:  # over frames and bands at once
                 x = transformer(x.flatten(1, 2)).view_as(x)
             x = sum(outputs, x)
@@ -126,7 +129,7 @@ class MaskEstimator(nn.Module):
 def _perceptron(widths: Sequence[int]) -> nn.Sequential:
     """Linear layers of these widths with tanh between them."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.Tanh()]
     return nn.Sequential(*layers[:-1])
 
@@ -145,7 +148,9 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, positions, dim) -> the same shape."""
-        for attention, feed_forward in self.layers:  # type: ignore[misc]
+        block: Any
+        for block in self.layers:
+            attention, feed_forward = block
             x = x + attention(x)
             x = x + feed_forward(x)
         return self.norm(x)
@@ -184,7 +189,9 @@ class Attention(nn.Module):
     `bias` is that of the products, which only Roformer-SW has, the same in all layers.
     """
 
-    def __init__(self, dim: int, heads: int, positions: "Rotation | PoPE", *, dim_head: int, bias: bool) -> None:
+    def __init__(
+        self, dim: int, heads: int, positions: "Rotation | PoPE", *, dim_head: int, bias: bool
+    ) -> None:
         super().__init__()
         inner = heads * dim_head
         self.heads, self.dim_head = heads, dim_head

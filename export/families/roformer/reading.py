@@ -78,12 +78,14 @@ def weights_facts(source: Source) -> dict[str, Any]:
         "ff_mult": keys.ratio(f"layers.0.{linear}.layers.0.1.net.1.weight", dim),
         "use_pope": any(".pope_embed." in key for key in state),
         "table_frames": keys.size("cos_emb_time", 0) if "cos_emb_time" in state else None,
-        "shared_bias": next((name for name, keys in SHARED_BIAS.items() if next(iter(keys)) in state), "none"),
+        "shared_bias": next(
+            (name for name, keys in SHARED_BIAS.items() if next(iter(keys)) in state), "none"
+        ),
     }
 
 
 def yaml_facts(config: Mapping[str, Any], weights: Facts, problems: list[str]) -> dict[str, Any]:
-    """The facts in a yaml, with the defaults of current MSST where it is silent; its own n_fft for BS has none.
+    """The facts in a yaml, with the defaults of current MSST where it is silent and no other default holds.
 
     `mel_sample_rate` is the rate that the mel filters were made for, in Hz. What is mistyped, unknown or not
     supported is appended to `problems`, one clause each.

@@ -1,150 +1,162 @@
-"""TFC-TDF U-net v3 of kuielab's SDX23 entry (arXiv 2306.09382), known as MDX23C: spectrograms, no mask."""
+"""TFC-TDF U-net v3 of kuielab's SDX23 entry (arXiv 2306.09382), known as MDX23C: spectra without a mask.
+
+Keys are those of its authors' TFC_TDF_net. The order of axes is (batch, channels, frames, bins) throughout.
+"""
+
+import re
+from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from rofo.export.families.mdx_net.config import TfcTdfConfig, elu_alpha
-from rofo.export.families.mdx_net.conv_layers import Conv, TransposedConv, check_sizes, read_norm
-from rofo.export.families.mdx_net.packing import pack, unpack
-from rofo.export.families.roformer.layers import Linear
-from rofo.export.graph.weights import Weights
+from rofo.export.families.u_nets import norm_groups
+from rofo.export.graph.packing import pack, unpack
+
+EPSILON = 1e-5  # of every norm: torch's default, which its authors left
+
+Act = Callable[[], nn.Module]
+Norm = Callable[[int], nn.Module]
 
 
-class TfcTdf(nn.Module):
-    """The network of one checkpoint, for a fixed number of frames.
+class TfcTdfNet(nn.Module):
+    """`num_scales` scales, each `scale` times coarser in (frames, bins) and `growth` channels wider.
 
-    `state` is a public state dict and is emptied. Raises CheckpointError listing every key that is missing,
-    misshapen or not used, and where the sizes do not divide by `scale` `num_scales` times.
+    The lowest `dim_f` bins are cut into `num_subbands`, which are channels of their own. `norm` and `act` are
+    those of `norms` and `activations`; other names are those of its yaml.
     """
 
-    def __init__(self, config: TfcTdfConfig, state: dict[str, Tensor], frames: int) -> None:
+    def __init__(
+        self, *, channels: int, num_stems: int, dim_f: int, num_subbands: int, num_channels: int, growth: int,
+        num_scales: int, num_blocks_per_scale: int, bottleneck_factor: int, scale: tuple[int, int],
+        norm: str, act: str,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.config = config
-        check_sizes(config, frames, _sub_bins(config, 0), config.scale[1] ** config.num_scales)
-        weights = Weights(state)
-        scales, bottom = range(config.num_scales), config.num_scales
-        packed, width = 2 * config.channels * config.num_subbands, config.num_channels
-        self.first = Conv(weights.take("first_conv.weight", width, packed, 1, 1))
-        self.encoder = nn.ModuleList(
-            _Blocks(weights, f"encoder_blocks.{i}.tfc_tdf", config, i) for i in scales
+        self.dim_f, self.num_subbands = dim_f, num_subbands
+        pre = Pre(norms(norm), activations(act))
+        widths = [num_channels + growth * i for i in range(num_scales + 1)]
+        bins = [dim_f // num_subbands // scale[1] ** i for i in range(num_scales + 1)]
+
+        def blocks(i: int, inputs: int) -> TfcTdf:
+            narrow = bins[i] // bottleneck_factor
+            return TfcTdf(pre, inputs, widths[i], bins[i], narrow, num_blocks_per_scale)
+
+        packed, width, steps = 2 * channels * num_subbands, num_channels, list(pairwise(widths))
+        self.first_conv = nn.Conv2d(packed, width, 1, bias=False)
+        self.encoder_blocks = nn.ModuleList(
+            _named(
+                tfc_tdf=blocks(i, a), downscale=_named(conv=pre(a, nn.Conv2d(a, b, scale, scale, bias=False)))
+            )
+            for i, (a, b) in enumerate(steps)
         )
-        self.down = nn.ModuleList(_downscale(weights, config, i) for i in scales)
-        self.bottom = _Blocks(weights, "bottleneck_block", config, bottom)
-        self.up = nn.ModuleList(_upscale(weights, config, i) for i in scales)
-        self.decoder = nn.ModuleList(
-            _Blocks(weights, f"decoder_blocks.{i}.tfc_tdf", config, bottom - 1 - i, joined=True)
-            for i in scales
+        self.bottleneck_block = blocks(num_scales, widths[-1])
+        self.decoder_blocks = nn.ModuleList(
+            _named(
+                upscale=_named(conv=pre(b, nn.ConvTranspose2d(b, a, scale, scale, bias=False))),
+                tfc_tdf=blocks(i, 2 * a),
+            )
+            for i, (a, b) in reversed(list(enumerate(steps)))
         )
-        self.final = nn.Sequential(
-            Conv(weights.take("final_conv.0.weight", width, width + packed, 1, 1)),
-            _activation(config.act),
-            Conv(weights.take("final_conv.2.weight", config.num_stems * packed, width, 1, 1)),
+        self.join: nn.Module = Join()
+        self.final_conv = nn.Sequential(
+            nn.Conv2d(width + packed, width, 1, bias=False),
+            activations(act)(),
+            nn.Conv2d(width, num_stems * packed, 1, bias=False),
         )
-        weights.finish()
 
     def forward(self, mix: Tensor) -> Tensor:
         """mix: (batch, channels, frames, bins, 2) -> (batch, stems, channels, frames, bins, 2)."""
-        subbands = self.config.num_subbands
-        packed = pack(mix, self.config.dim_f, subbands=subbands)
-        first = self.first(packed)
-        x = torch.cat((packed, self._u_net(first) * first), dim=1)
-        return unpack(self.final(x), channels=mix.shape[1], bins=mix.shape[3], subbands=subbands)
+        packed = pack(mix, self.dim_f, subbands=self.num_subbands)
+        first = self.first_conv(packed)
+        x = self.final_conv(self.join(packed, first, self.u_net(first)))
+        return unpack(x, channels=mix.shape[1], bins=mix.shape[3], subbands=self.num_subbands)
 
-    def _u_net(self, x: Tensor) -> Tensor:
+    def u_net(self, x: Tensor) -> Tensor:
+        """x: (batch, num_channels, frames, bins) -> the same shape."""
         kept: list[Tensor] = []
-        for blocks, down in zip(self.encoder, self.down, strict=True):
-            kept.append(blocks(x))
-            x = down(kept[-1])
-        x = self.bottom(x)
-        for up, blocks in zip(self.up, self.decoder, strict=True):
-            x = blocks(torch.cat((up(x), kept.pop()), dim=1))
+        for block in self.encoder_blocks:
+            kept.append(block.get_submodule("tfc_tdf")(x))
+            x = block.get_submodule("downscale.conv")(kept[-1])
+        x = self.bottleneck_block(x)
+        for block in self.decoder_blocks:
+            x = torch.cat((block.get_submodule("upscale.conv")(x), kept.pop()), dim=1)
+            x = block.get_submodule("tfc_tdf")(x)
         return x
 
 
-class _Blocks(nn.Sequential):
-    """The TFC-TDF blocks of one scale; the first one takes twice the channels where two streams `joined`."""
+class Pre:
+    """Norm and activation, which stand before every layer but the first and the shortcuts."""
 
-    def __init__(
-        self, weights: Weights, prefix: str, config: TfcTdfConfig, scale: int, *, joined: bool = False
-    ) -> None:
-        super().__init__(
-            *(
-                _Block(weights, f"{prefix}.blocks.{j}", config, scale, doubled=joined and j == 0)
-                for j in range(config.num_blocks_per_scale)
-            )
-        )
+    def __init__(self, norm: Norm, act: Act) -> None:
+        self.norm, self.act = norm, act
+
+    def __call__(self, channels: int, layer: nn.Module) -> nn.Sequential:
+        """`layer` behind its norm, for so many channels, and activation."""
+        return nn.Sequential(self.norm(channels), self.act(), layer)
 
 
-class _Block(nn.Module):
-    """Convolution, linear layers along the bins of its output, convolution, around them a shortcut."""
+class TfcTdf(nn.Module):
+    """Some blocks at one scale, the first of them for `inputs` channels."""
 
-    def __init__(
-        self, weights: Weights, prefix: str, config: TfcTdfConfig, scale: int, *, doubled: bool
-    ) -> None:
+    def __init__(self, pre: Pre, inputs: int, width: int, bins: int, narrow: int, count: int) -> None:
         super().__init__()
-        outputs = _width(config, scale)
-        inputs = 2 * outputs if doubled else outputs
-        self.shortcut = Conv(weights.take(f"{prefix}.shortcut.weight", outputs, inputs, 1, 1))
-        self.before = nn.Sequential(
-            *_pre(weights, f"{prefix}.tfc1", config, inputs),
-            Conv(weights.take(f"{prefix}.tfc1.2.weight", outputs, inputs, 3, 3)),
-        )
-        self.tdf = _tdf(weights, f"{prefix}.tdf", config, scale)
-        self.after = nn.Sequential(
-            *_pre(weights, f"{prefix}.tfc2", config, outputs),
-            Conv(weights.take(f"{prefix}.tfc2.2.weight", outputs, outputs, 3, 3)),
-        )
+        sizes = [inputs] + (count - 1) * [width]
+        self.blocks = nn.Sequential(*(Block(pre, size, width, bins, narrow) for size in sizes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, inputs, frames, bins) -> (batch, outputs, frames, bins)."""
-        inner = self.before(x)
-        return self.after(inner + self.tdf(inner)) + self.shortcut(x)
+        """x: (batch, inputs, frames, bins) -> (batch, width, frames, bins)."""
+        out: Tensor = self.blocks(x)
+        return out
 
 
-def _tdf(weights: Weights, prefix: str, config: TfcTdfConfig, scale: int) -> nn.Sequential:
-    """Two linear layers along the bins, the first one to 1 / bottleneck_factor of them."""
-    bins, width = _sub_bins(config, scale), _width(config, scale)
-    narrow = bins // config.bottleneck_factor
-    return nn.Sequential(
-        *_pre(weights, prefix, config, width),
-        Linear(weights.take(f"{prefix}.2.weight", narrow, bins), None, torch.float32),
-        *_pre(weights, prefix, config, width, at=3),
-        Linear(weights.take(f"{prefix}.5.weight", bins, narrow), None, torch.float32),
-    )
+class Block(nn.Module):
+    """Convolution, linear layers along the `bins` of its output, convolution, around them a shortcut."""
+
+    def __init__(self, pre: Pre, inputs: int, width: int, bins: int, narrow: int) -> None:
+        super().__init__()
+        self.tfc1 = pre(inputs, nn.Conv2d(inputs, width, 3, padding=1, bias=False))
+        self.tdf = nn.Sequential(
+            *pre(width, nn.Linear(bins, narrow, bias=False)),
+            *pre(width, nn.Linear(narrow, bins, bias=False)),
+        )
+        self.tfc2 = pre(width, nn.Conv2d(width, width, 3, padding=1, bias=False))
+        self.shortcut = nn.Conv2d(inputs, width, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, inputs, frames, bins) -> (batch, width, frames, bins)."""
+        inner = self.tfc1(x)
+        out: Tensor = self.tfc2(inner + self.tdf(inner)) + self.shortcut(x)
+        return out
 
 
-def _downscale(weights: Weights, config: TfcTdfConfig, scale: int) -> nn.Sequential:
-    prefix = f"encoder_blocks.{scale}.downscale.conv"
-    inputs, outputs = _width(config, scale), _width(config, scale + 1)
-    weight = weights.take(f"{prefix}.2.weight", outputs, inputs, *config.scale)
-    return nn.Sequential(*_pre(weights, prefix, config, inputs), Conv(weight, step=config.scale))
+class Join(nn.Module):
+    """What the last layers see: the packed mix, and the U-net's output times its input."""
+
+    def forward(self, packed: Tensor, first: Tensor, x: Tensor) -> Tensor:
+        """(batch, ..., frames, bins), joined along the channels."""
+        return torch.cat((packed, x * first), dim=1)
 
 
-def _upscale(weights: Weights, config: TfcTdfConfig, index: int) -> nn.Sequential:
-    prefix, scale = f"decoder_blocks.{index}.upscale.conv", config.num_scales - index
-    inputs, outputs = _width(config, scale), _width(config, scale - 1)
-    weight = weights.take(f"{prefix}.2.weight", inputs, outputs, *config.scale)
-    return nn.Sequential(*_pre(weights, prefix, config, inputs), TransposedConv(weight))
+def norms(norm: str) -> Norm:
+    """InstanceNorm (of the whole chunk), BatchNorm or GroupNormN with N groups."""
+    groups = norm_groups(norm)
+    if groups is not None:
+        return lambda channels: nn.GroupNorm(groups, channels, EPSILON)
+    layer = {"InstanceNorm": nn.InstanceNorm2d, "BatchNorm": nn.BatchNorm2d}[norm]
+    return lambda channels: layer(channels, EPSILON, affine=True)
 
 
-def _pre(
-    weights: Weights, prefix: str, config: TfcTdfConfig, channels: int, at: int = 0
-) -> tuple[nn.Module, nn.Module]:
-    """Norm and activation, which stand before every convolution and linear layer."""
-    return read_norm(weights, f"{prefix}.{at}", config.norm, channels), _activation(config.act)
-
-
-def _activation(act: str) -> nn.Module:
+def activations(act: str) -> Act:
+    """gelu (exact), relu, or eluA with alpha A."""
     alpha = elu_alpha(act)
-    if alpha is not None:
-        return nn.ELU(alpha)
-    return {"gelu": nn.GELU(), "relu": nn.ReLU()}[act]
+    return (lambda: nn.ELU(alpha)) if alpha is not None else {"gelu": nn.GELU, "relu": nn.ReLU}[act]
 
 
-def _width(config: TfcTdfConfig, scale: int) -> int:
-    return config.num_channels + config.growth * scale
+def elu_alpha(act: str) -> float | None:
+    """A of "eluA", None for every other activation."""
+    found = re.fullmatch(r"elu(\d+(\.\d*)?|\.\d+)", act)
+    return float(found[1]) if found else None
 
 
-def _sub_bins(config: TfcTdfConfig, scale: int) -> int:
-    """Bins of a sub-band at a scale."""
-    return int(config.dim_f // config.num_subbands // config.scale[1] ** scale)
+def _named(**modules: nn.Module) -> nn.ModuleDict:
+    return nn.ModuleDict(modules)

@@ -1,0 +1,119 @@
+"""Files that appear as a whole: written under a hidden name beside their place, which they get at the end."""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from rofo.errors import OutputWriteError
+from rofo.text import printable
+
+ELSEWHERE = "choose another --output"
+_WORDS = {
+    errno.ENOSPC: "disk full; free some space or " + ELSEWHERE,
+    errno.EDQUOT: "disk quota used up; free some space or " + ELSEWHERE,
+    errno.EFBIG: "larger than this system lets a file be (see ulimit -f); " + ELSEWHERE,
+    errno.EACCES: "no permission to write here; " + ELSEWHERE,
+    errno.EPERM: "no permission to write here; " + ELSEWHERE,
+    errno.EROFS: "read-only file system; " + ELSEWHERE,
+    errno.EISDIR: "is a directory; remove it or " + ELSEWHERE,
+    errno.ENOTDIR: "a file is where a folder should be; " + ELSEWHERE,
+    errno.EEXIST: "a file is where a folder should be; " + ELSEWHERE,
+    errno.ENAMETOOLONG: "the name is too long; " + ELSEWHERE,
+}
+
+
+class Part:
+    """A new hidden file in a folder; `file` is open for writing, and locked as long as it is open.
+
+    By the lock others see that its writer lives. Raises OSError, as do all methods but `discard`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        while True:
+            # Not named after the stem: that name may be as long as names can be already.
+            self.path = folder / f".rofo-{secrets.token_hex(8)}.part"
+            self.file = self.path.open("xb")
+            _lock(self.file, wait=True)
+            if self.path.exists():  # nobody took it for a dead one's before it was locked
+                return
+            self.file.close()
+
+    def commit(self, path: Path) -> None:
+        """Give it its name, replacing what had that."""
+        if os.name == "nt":  # where open files cannot be renamed; elsewhere the lock is kept until then
+            self.file.close()
+        self.path.replace(path)
+        self.file.close()
+        _sync_folder(path.parent)
+
+    def sync(self) -> None:
+        """See to it that what was written is on the disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def discard(self) -> None:
+        """Remove it, unless it has its name. May be called at any time, and more than once."""
+        with suppress(OSError):  # what was not written yet cannot be: the disk may be full
+            self.file.close()
+        with suppress(OSError):
+            self.path.unlink()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a small file. Raises OutputWriteError."""
+    with in_words(path):
+        part = Part(path.parent)
+        try:
+            part.file.write(content)
+            part.sync()
+            part.commit(path)
+        finally:
+            part.discard()
+
+
+def remove_stale_parts(folder: Path) -> None:
+    """Remove what writers that died left in a folder: a part that can be locked is nobody's.
+
+    The system gives up a lock with its process, whatever kills that. A process's number in the name would
+    not do: containers that share a folder do not share their processes.
+    """
+    for path in folder.glob(".rofo-*.part"):
+        with suppress(OSError), path.open("rb") as file:
+            if _lock(file, wait=False):
+                path.unlink()
+
+
+def _lock(file: BinaryIO, *, wait: bool) -> bool:
+    """Whether it could be locked; False where another process has it, or the system has no such locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+@contextmanager
+def in_words(path: Path) -> Iterator[None]:
+    """Turn the system's errors into OutputWriteError: the file, what is wrong, the cure."""
+    try:
+        yield
+    except OutputWriteError:
+        raise
+    except OSError as error:
+        reason = _WORDS.get(error.errno or 0, error.strerror or str(error))
+        raise OutputWriteError(f"{printable(path)}: {reason}") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # not every system opens folders
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
