@@ -39,9 +39,8 @@ check: lint types test
 # Speed and memory at full public size, speed and parity of the demo model; an hour or more on an idle two-core
 # machine. Then README.md's tables.
 bench: $(VENV)/ready
-	$(BIN)/python -m rofo.benchmarks.viperx build/bench
+	for shape in viperx kim mdx23c small; do $(BIN)/rofo-bench shape $$shape build/bench; done
 	$(BIN)/rofo-bench speed build/bench/viperx.ckpt --config build/bench/viperx.yaml --no-compile --chunks 1
-	$(BIN)/python -m rofo.benchmarks.mdx_shapes build/bench
 	$(BIN)/rofo-bench speed build/bench/kim.ckpt --no-compile --chunks 1
 	$(BIN)/rofo-bench speed build/bench/mdx23c.ckpt --config build/bench/mdx23c.yaml --no-compile --chunks 1 \
 		--precision fp32
@@ -53,7 +52,7 @@ bench: $(VENV)/ready
 	$(BIN)/rofo-bench report
 	$(MAKE) readme
 
-# Parity and speed of plans, ONNX Runtime and PyTorch on this machine's NVIDIA GPU, for which PyTorch, TensorRT
+# Speed and parity of plans, ONNX Runtime and PyTorch on this machine's NVIDIA GPU, for which PyTorch, TensorRT
 # and cuda-bindings must be installed in PYTHON_GPU's environment. Without a GPU it says so and measures nothing.
 PYTHON_GPU ?= $(BIN)/python
 gpu-check: $(VENV)/ready

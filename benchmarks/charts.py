@@ -1,15 +1,30 @@
-"""Plots as inline SVG, in the colours of the page around them: classes that its style sheet knows."""
+"""Charts of measurements, drawn by matplotlib. Importing this raises UsageError where it is not installed."""
 
-import math
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from pathlib import Path
+from typing import Any
 
 from rofo.benchmarks.results import Spread
+from rofo.errors import OutputWriteError, UsageError
 
-_WIDTH, _LABEL, _ROW = 860, 300, 30
-_MOST_TICKS = 7
-_FEWEST_TICKS = 3
+try:
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ImportError:
+    raise UsageError(
+        "matplotlib, which draws the plots, is not installed; pip install 'rofo[bench]'"
+    ) from None
+
+OURS, OTHERS, INK, GRID = "#0d7a68", "#a9b4c2", "#1c2430", "#dde2e9"
+_PARTS = ("#7aa6d8", "#f0b95a", "#0d7a68", "#d98a5f", "#a58bc9")
+_STYLE: Any = {
+    "font.size": 10, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "axes.edgecolor": GRID, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none",
+    "grid.color": GRID,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,148 +37,92 @@ class Bar:
     strong: bool = False
 
 
-@dataclass(frozen=True)
-class Stack:
-    """A labelled row of parts that add up, in the order of the legend."""
-
-    label: str
-    parts: tuple[float, ...]
-    text: str
+@mpl.rc_context(_STYLE)
+def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of `width` x `height` inches and its axes, row by row."""
+    drawn = Figure((width, height), layout="constrained")
+    return drawn, list(drawn.subplots(rows, columns, squeeze=False).flat)
 
 
-@dataclass(frozen=True)
-class Line:
-    """Points of one curve, (x, value), x rising."""
-
-    label: str
-    points: tuple[tuple[float, Spread], ...]
-
-
-def bars(rows: Sequence[Bar], title: str) -> str:
-    """Horizontal bars from zero, with a whisker from the lowest to the highest value."""
-    scale = (_WIDTH - _LABEL - 110) / max(row.value.highest for row in rows)
-    drawn = []
-    for i, row in enumerate(rows):
-        y, end = i * _ROW + 6, _LABEL + row.value.median * scale
-        low, high = (_LABEL + v * scale for v in (row.value.lowest, row.value.highest))
-        drawn += [
-            _label(row.label, y + 13),
-            f'<rect x="{_LABEL}" y="{y}" width="{end - _LABEL:.1f}" height="18" rx="3" '
-            f'class="{"strong" if row.strong else "bar"}"/>',
-            f'<path d="M{low:.1f} {y + 9}H{high:.1f}M{low:.1f} {y + 5}v8M{high:.1f} {y + 5}v8" '
-            'class="whisker"/>',
-            f'<text x="{max(end, high) + 8:.1f}" y="{y + 13}" class="value">{escape(row.text)}</text>',
-        ]
-    return _svg(len(rows) * _ROW + 8, drawn, title)
+def write(drawn: Figure, path: Path) -> None:
+    """Write a figure as the kind of file that the suffix says. Raises OutputWriteError."""
+    try:
+        drawn.savefig(path, dpi=120)
+    except OSError as error:
+        raise OutputWriteError(f"{path}: {error.strerror or error}; choose another place") from None
 
 
-def stacks(rows: Sequence[Stack], legend: Sequence[str], title: str) -> str:
-    """Horizontal rows, each as long as the longest: shares of a whole."""
-    room = _WIDTH - _LABEL - 110
-    drawn = [
-        f'<rect x="{_LABEL + i * 110}" y="2" width="12" height="12" rx="2" class="part{i}"/>'
-        f'<text x="{_LABEL + i * 110 + 18}" y="12" class="tick">{escape(name)}</text>'
-        for i, name in enumerate(legend)
-    ]
-    for i, row in enumerate(rows):
-        x, y, whole = float(_LABEL), i * _ROW + 28, sum(row.parts) or 1.0
-        drawn += [
-            _label(row.label, y + 13),
-            f'<text x="{_LABEL + room + 8}" y="{y + 13}" class="value">{row.text}</text>',
-        ]
-        for number, part in enumerate(row.parts):
-            width = part / whole * room
-            drawn.append(f'<rect x="{x:.1f}" y="{y}" width="{width:.2f}" height="18" class="part{number}"/>')
-            x += width
-    return _svg(len(rows) * _ROW + 30, drawn, title)
+def bars(rows: Sequence[Bar]) -> str:
+    """An SVG: horizontal bars from zero, with a whisker from the lowest to the highest value."""
+    drawn, (axes,) = figure(9, 0.5 + 0.34 * len(rows))
+    values = [row.value.median for row in rows]
+    below = [row.value.median - row.value.lowest for row in rows]
+    above = [row.value.highest - row.value.median for row in rows]
+    colours = [OURS if row.strong else OTHERS for row in rows]
+    axes.barh(range(len(rows)), values, 0.62, color=colours, xerr=(below, above), ecolor=INK, capsize=2)
+    for place, row in enumerate(rows):
+        axes.annotate(row.text, (row.value.highest, place), (6, 0), textcoords="offset points", va="center")
+    axes.margins(x=0.12)
+    axes.set_xlim(0)
+    return _labelled(drawn, axes, [row.label for row in rows])
 
 
-def lines(curves: Sequence[Line], title: str, x_name: str, y_name: str) -> str:
-    """Curves on two logarithmic axes, whiskers from lowest to highest."""
-    points = [point for curve in curves for point in curve.points]
-    plot = _LogPlot.around([x for x, _ in points], [v for _, s in points for v in (s.lowest, s.highest)])
-    drawn = plot.axes(x_name, y_name)
-    for number, curve in enumerate(curves):
-        places = [(plot.x(x), plot.y(spread.median)) for x, spread in curve.points]
-        path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-        drawn.append(f'<path d="M{path}" class="line line{number}"/>')
-        for (x, spread), (left, top) in zip(curve.points, places, strict=True):
-            low, high = plot.y(spread.lowest), plot.y(spread.highest)
-            drawn += [
-                f'<path d="M{left:.1f} {low:.1f}V{high:.1f}" class="whisker"/>',
-                f'<circle cx="{left:.1f}" cy="{top:.1f}" r="4" class="dot line{number}">'
-                f"<title>{escape(curve.label)}: {x:g} {escape(x_name)}, {spread.median:.4g}</title></circle>",
-            ]
-    return _svg(plot.height, drawn, title, width=plot.width)
+def shares(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """An SVG: a row for each name, its parts as shares of their sum, which is written at its end."""
+    drawn, (axes,) = figure(9, 0.9 + 0.34 * len(rows))
+    names = list(dict.fromkeys(name for parts in rows.values() for name in parts))
+    for number, name in enumerate(names):
+        left = [_share(parts, names[:number]) for parts in rows.values()]
+        width = [_share(parts, [name]) for parts in rows.values()]
+        axes.barh(range(len(rows)), width, 0.62, left, color=_PARTS[number % len(_PARTS)], label=name)
+    for place, parts in enumerate(rows.values()):
+        axes.annotate(
+            f"{sum(parts.values()):.3g} s", (1, place), (6, 0), textcoords="offset points", va="center"
+        )
+    axes.set_xlim(0, 1.1)
+    axes.legend(ncols=len(names), frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+    return _labelled(drawn, axes, list(rows))
 
 
-@dataclass(frozen=True)
-class _LogPlot:
-    x_range: tuple[float, float]
-    y_range: tuple[float, float]
-    width: int = 420
-    height: int = 250
-    left: int = 64
-    bottom: int = 44
+def line(points: Sequence[tuple[float, Spread]], x_name: str, y_name: str) -> str:
+    """An SVG: a curve on two logarithmic axes, with whiskers from lowest to highest.
 
-    @classmethod
-    def around(cls, xs: Sequence[float], ys: Sequence[float]) -> "_LogPlot":
-        """Room for all values, and at least a factor of two: noise must not look like growth."""
-        low, high = min(ys), max(ys)
-        middle = math.sqrt(low * high)
-        return cls((min(xs), max(xs)), (min(low, middle / 1.5) / 1.1, max(high, middle * 1.5) * 1.1))
-
-    def x(self, value: float) -> float:
-        """Pixels from the left."""
-        return self.left + 14 + _share(value, self.x_range) * (self.width - self.left - 34)
-
-    def y(self, value: float) -> float:
-        """Pixels from the top."""
-        return (self.height - self.bottom) - _share(value, self.y_range) * (self.height - self.bottom - 12)
-
-    def axes(self, x_name: str, y_name: str) -> list[str]:
-        """Grid, ticks and names."""
-        floor, right = self.height - self.bottom, self.width - 8
-        drawn = [
-            f'<text x="{(self.left + right) / 2}" y="{self.height - 6}" '
-            f'class="tick middle">{escape(x_name)}</text>',
-            f'<text x="14" y="{floor / 2}" class="tick middle" '
-            f'transform="rotate(-90 14 {floor / 2})">{escape(y_name)}</text>',
-        ]
-        for value in ticks(*self.y_range):
-            y = self.y(value)
-            drawn.append(f'<path d="M{self.left} {y:.1f}H{right}" class="grid"/>')
-            drawn.append(f'<text x="{self.left - 6}" y="{y + 4:.1f}" class="tick end">{value:g}</text>')
-        for value in ticks(*self.x_range):
-            x = self.x(value)
-            drawn.append(f'<path d="M{x:.1f} {floor}v4" class="whisker"/>')
-            drawn.append(f'<text x="{x:.1f}" y="{floor + 18}" class="tick middle">{value:g}</text>')
-        return drawn
+    Its scale spans a factor of 2.25 at least: noise must not look like growth.
+    """
+    drawn, (axes,) = figure(4.5, 2.8)
+    x, middle = [x for x, _ in points], [spread.median for _, spread in points]
+    below = [spread.median - spread.lowest for _, spread in points]
+    above = [spread.highest - spread.median for _, spread in points]
+    axes.errorbar(x, middle, (below, above), color=OURS, ecolor=INK, marker="o", capsize=2)
+    axes.set(xscale="log", yscale="log", xlabel=x_name, ylabel=y_name, xticks=x)
+    axes.set_xticks([], minor=True)
+    centre = (min(middle) * max(middle)) ** 0.5
+    low, high = axes.get_ylim()
+    low, high = min(low, centre / 1.5), max(high, centre * 1.5)
+    axes.set_ylim(low, high)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+    # Powers of ten alone are too few for less than one of them, and all between too many for more.
+    axes.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else "")
+    axes.grid(axis="y", which="both", linewidth=0.5)
+    return _svg(drawn)
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """Round numbers within: 1, 2, 5 times powers of ten; only the powers, or more steps, for many or few."""
-    powers = [10.0**n for n in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
-    coarse, fine, finest = (
-        [step * power for power in powers for step in steps if low <= step * power <= high]
-        for steps in ((1,), (1, 2, 5), (1, 2, 3, 4, 5, 6, 8))
-    )
-    if len(fine) < _FEWEST_TICKS:
-        return finest
-    return fine if len(fine) <= _MOST_TICKS or len(coarse) < 2 else coarse
+def _share(parts: Mapping[str, float], names: Sequence[str]) -> float:
+    return sum(parts.get(name, 0.0) for name in names) / (sum(parts.values()) or 1.0)
 
 
-def _share(value: float, span: tuple[float, float]) -> float:
-    low, high = map(math.log, span)
-    return 0.5 if low == high else (math.log(value) - low) / (high - low)
+def _labelled(drawn: Figure, axes: Axes, labels: Sequence[str]) -> str:
+    axes.set_yticks(range(len(labels)), labels, parse_math=False)
+    axes.tick_params(length=0)
+    axes.set_xticks([])
+    axes.spines[:].set_visible(False)
+    axes.invert_yaxis()
+    return _svg(drawn)
 
 
-def _label(text: str, y: float) -> str:
-    return f'<text x="{_LABEL - 10}" y="{y}" class="label">{escape(text)}</text>'
-
-
-def _svg(height: float, drawn: Sequence[str], title: str, width: int = _WIDTH) -> str:
-    return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{escape(title)}">'
-        f"<title>{escape(title)}</title>{''.join(drawn)}</svg>"
-    )
+@mpl.rc_context(_STYLE)
+def _svg(drawn: Figure) -> str:
+    file = io.BytesIO()
+    drawn.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue().decode()

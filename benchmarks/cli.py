@@ -8,15 +8,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rofo.console import command_line, note
-from rofo.engines import BACKEND_NAMES
+from rofo.engines import BACKENDS
 
 if TYPE_CHECKING:
     from rofo.benchmarks.contestants import Choice
-    from rofo.benchmarks.reference import Told
     from rofo.benchmarks.results import Result
+    from rofo.benchmarks.subject import Told
 
+RESULTS = Path("benchmarks") / "results"
 _FILE = click.Path(path_type=Path)
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
+_results = click.option(
+    "--results",
+    type=_FILE,
+    default=RESULTS,
+    show_default=True,
+    metavar="DIR",
+    help="Folder of the JSON files.",
+)
+_rounds = click.option(
+    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Repeats; medians are reported."
+)
 
 
 def _told(command: Callable[..., None]) -> Callable[..., None]:
@@ -26,51 +38,57 @@ def _told(command: Callable[..., None]) -> Callable[..., None]:
     def call(
         config: Path | None, n_fft: int | None, stem: str | None, compensate: float | None, **others: Any
     ) -> None:
-        from rofo.benchmarks.reference import Told
+        from rofo.benchmarks.subject import Told
 
-        stems = tuple(stem.split(",")) if stem else None
-        command(told=Told(config, n_fft, stems, compensate), **others)
+        stems = tuple(name.strip() for name in stem.split(",")) if stem else None
+        given = {"n_fft": n_fft, "stems": stems, "compensate": compensate}
+        told = Told(config, {name: value for name, value in given.items() if value is not None})
+        command(told=told, **others)
 
     for option in (
-        click.option("--compensate", type=float, metavar="GAIN", help="As for rofo-export (MDX-Net)."),
-        click.option("--stem", metavar="NAME,NAME", help="As for rofo-export (MDX-Net)."),
-        click.option(
-            "--n-fft", type=click.IntRange(2), metavar="SAMPLES", help="As for rofo-export (MDX-Net)."
-        ),
+        click.option("--compensate", type=float, metavar="GAIN", help="As for rofo-export."),
+        click.option("--stem", metavar="NAME,NAME", help="As for rofo-export."),
+        click.option("--n-fft", type=click.IntRange(2), metavar="SAMPLES", help="As for rofo-export."),
         click.option("--config", type=_FILE, help="MSST yaml of the checkpoint."),
     ):
         call = option(call)
     return call
 
 
-_backend = click.option(
-    "--backend",
-    "backends",
-    multiple=True,
-    type=click.Choice(BACKEND_NAMES),
-    help="Only this; may be repeated.",
-)
-_precision = click.option(
-    "--precision",
-    "precisions",
-    multiple=True,
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    help="Only this; may be repeated.",
-)
-_threads = click.option(
-    "--threads", type=click.IntRange(1), help="Threads of everyone, pinned to cores; default: all cores."
-)
-_rounds = click.option(
-    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Repeats; medians are reported."
-)
-_results = click.option(
-    "--results",
-    type=_FILE,
-    default=Path("benchmarks") / "results",
-    show_default=True,
-    metavar="DIR",
-    help="Folder of the JSON files.",
-)
+def _choice(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say who takes part, handed over as one."""
+
+    @wraps(command)
+    def call(
+        backends: tuple[str, ...], precisions: tuple[str, ...], threads: int | None, device: str, batch: int,
+        compiled: bool, **others: Any,
+    ) -> None:  # fmt: skip
+        from rofo.benchmarks.contestants import Choice
+        from rofo.benchmarks.machine import cores
+
+        threads = min(threads or cores(), cores())
+        command(choice=Choice(threads, backends, precisions, device, batch, compiled), **others)
+
+    only: Any = {"multiple": True, "help": "Only this; may be repeated."}
+    for option in (
+        click.option(
+            "--compile/--no-compile", "compiled", default=True, help="torch.compile takes minutes to start."
+        ),
+        click.option(
+            "--batch", type=click.IntRange(1), default=1, show_default=True, help="Chunks at once."
+        ),
+        click.option(
+            "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
+            help="Where PyTorch computes, and whose backends take part.",
+        ),
+        click.option(
+            "--threads", type=click.IntRange(1), help="Threads, pinned to cores; default: all cores."
+        ),
+        click.option("--precision", "precisions", type=click.Choice(["fp32", "bf16", "fp16"]), **only),
+        click.option("--backend", "backends", type=click.Choice(list(BACKENDS)), **only),
+    ):  # fmt: skip
+        call = option(call)
+    return call
 
 
 class _SpreadStems(click.Command):
@@ -104,19 +122,13 @@ def bench() -> None:
 @bench.command(context_settings=_CONTEXT)
 @click.argument("target", metavar="ENGINE|CHECKPOINT", type=_FILE)
 @_told
-@_backend
-@_precision
-@_threads
+@_choice
 @_rounds
 @click.option(
     "--chunks", type=click.IntRange(1), default=4, show_default=True, help="Length of the song, in chunks."
 )
-@click.option("--no-compile", is_flag=True, help="Leave out torch.compile, which takes minutes to start.")
 @_results
-def speed(
-    target: Path, told: "Told", backends: tuple[str, ...], precisions: tuple[str, ...],
-    threads: int | None, rounds: int, chunks: int, no_compile: bool, results: Path,
-) -> None:  # fmt: skip
+def speed(target: Path, told: "Told", choice: "Choice", rounds: int, chunks: int, results: Path) -> None:
     """Throughput, load time, memory, and where the time goes.
 
     Of a CHECKPOINT, against PyTorch and other tools that are installed; an ENGINE has nothing to be compared
@@ -124,8 +136,7 @@ def speed(
     """
     from rofo.benchmarks.speed import measure_speed
 
-    choice = _choice(backends, precisions, threads, compiled=not no_compile)
-    _finish(measure_speed(target, told, choice, rounds=rounds, chunks=chunks, say=note), results)
+    finish(measure_speed(target, told, choice, rounds=rounds, chunks=chunks, say=note), results, choice)
 
 
 @bench.command(cls=_SpreadStems, context_settings=_CONTEXT)
@@ -139,27 +150,21 @@ def speed(
     help="True stems of the mix, in the order of the model's, the residual last; or by name.",
 )
 @_told
-@_backend
-@_precision
-@_threads
+@_choice
 @_results
 def parity(
-    checkpoint: Path, mix: Path, truths: tuple[str, ...], told: "Told", backends: tuple[str, ...],
-    precisions: tuple[str, ...], threads: int | None, results: Path,
-) -> None:  # fmt: skip
+    checkpoint: Path, mix: Path, truths: tuple[str, ...], told: "Told", choice: "Choice", results: Path
+) -> None:
     """How far engines are from PyTorch, in dB, on a spectrogram and a song; with --stems also in SDR."""
     from rofo.benchmarks.parity import measure_parity
 
-    choice = _choice(backends, precisions, threads)
-    _finish(measure_parity(checkpoint, told, mix, truths, choice, say=note), results)
+    finish(measure_parity(checkpoint, told, mix, truths, choice, say=note), results, choice)
 
 
 @bench.command(context_settings=_CONTEXT)
 @click.argument("target", metavar="ENGINE|CHECKPOINT", type=_FILE)
 @_told
-@_backend
-@_precision
-@_threads
+@_choice
 @_rounds
 @click.option(
     "--seconds", default="10,60,600,3600", show_default=True, metavar="N,N", help="Lengths of songs."
@@ -176,17 +181,15 @@ def parity(
 )
 @_results
 def scale(
-    target: Path, told: "Told", backends: tuple[str, ...], precisions: tuple[str, ...],
-    threads: int | None, rounds: int, seconds: str, batches: str, thread_counts: str | None, most: float,
-    results: Path,
+    target: Path, told: "Told", choice: "Choice", rounds: int, seconds: str, batches: str,
+    thread_counts: str | None, most: float, results: Path,
 ) -> None:  # fmt: skip
     """How time and memory grow with the song's length, the stems written, the batch and the threads."""
     from rofo.benchmarks.scale import Values, measure_scale
 
-    choice = _choice(backends, precisions, threads)
     counts = _whole("--thread-counts", thread_counts) if thread_counts else _doubling(choice.threads)
     values = Values(_numbers("--seconds", seconds), _whole("--batches", batches), counts, most)
-    _finish(measure_scale(target, told, choice, values, rounds=rounds, say=note), results)
+    finish(measure_scale(target, told, choice, values, rounds=rounds, say=note), results, choice)
 
 
 @bench.command(context_settings=_CONTEXT)
@@ -199,25 +202,31 @@ def report(results: Path) -> None:
         click.echo(file)
 
 
+@bench.command(context_settings=_CONTEXT)
+@click.argument("name")
+@click.argument("folder", type=_FILE)
+def shape(name: str, folder: Path) -> None:
+    """Write a seeded checkpoint of a public shape into FOLDER: viperx, small, mdx23c, kim.
+
+    Speed and memory do not depend on what the weights are.
+    """
+    from rofo.benchmarks.shapes import write_shape
+
+    for file in write_shape(name, folder):
+        click.echo(file)
+
+
 main = command_line(bench)
 
 
-def _choice(
-    backends: tuple[str, ...], precisions: tuple[str, ...], threads: int | None, *, compiled: bool = False
-) -> "Choice":
-    from rofo.benchmarks.contestants import Choice
-    from rofo.benchmarks.machine import cores
-
-    return Choice(backends, precisions, min(threads or cores(), cores()), compiled)
-
-
-def _finish(result: "Result", folder: Path) -> None:
+def finish(result: "Result", folder: Path, choice: "Choice") -> None:
     """The table on standard output, the file's name on standard error."""
     from rofo.benchmarks.document import to_markdown
     from rofo.benchmarks.results import save
-    from rofo.benchmarks.sections import section
+    from rofo.benchmarks.tables import section
 
-    note(f"{save(result, folder)}: written")
+    gpu = result.about.machine.gpu if "cuda" in choice.devices else None
+    note(f"{save(result, folder, on=gpu)}: written")
     click.echo(to_markdown([section(result)]))
 
 

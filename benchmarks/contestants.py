@@ -1,123 +1,124 @@
-"""Who takes part in a comparison: rofo's backends, PyTorch, ONNX Runtime driven plainly."""
+"""Who takes part in a comparison: PyTorch, rofo's backends, ONNX Runtime driven plainly."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-from rofo import Separator
-from rofo.benchmarks.reference import (
-    NETWORK,
-    PLAIN,
-    PYTORCH,
-    Setting,
-    Source,
-    in_place_of_engines,
-)
-from rofo.engines import BACKENDS, backends_for
-from rofo.manifest import Manifest
+from rofo.benchmarks.subject import ONNX, Subject
+from rofo.engines import BACKENDS
 
-# Eager, under autocast, and compiled: what a user of PyTorch can choose from.
-_PYTORCH = (("fp32", False), ("bf16", False), ("fp16", False), ("fp32", True), ("bf16", True))
+# Implementations: rofo's own engines; pymss-core's network, PyTorch code that we did not write; the family's
+# plain network, in PyTorch too; a file that can be run as it is; the engine's graph as anyone would drive it.
+ROFO, PYMSS, NETWORK, GIVEN, PLAIN = "rofo", "pymss-core", "network", "given", "plain"
+_NAMES = {
+    PYMSS: "PyTorch {} (pymss-core)",
+    NETWORK: "PyTorch {} (rofo's network)",
+    GIVEN: "the given .onnx file",
+    PLAIN: "onnxruntime {}, driven plainly",
+}
+
+# What a user of PyTorch can choose from; fp16 is emulated on processors: a product took over 9 minutes.
+# Compiled it is run in the first two.
+_WAYS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "fp16", "bf16")}
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One implementation in one precision. `kind` is "rofo" or one of rofo.benchmarks.reference."""
+    """One implementation in one precision, on a device. `engine` is the file that it is or stands in for."""
 
-    name: str
     kind: str
-    precision: str
-    backend: str = "auto"
+    engine: Path
+    precision: str = "fp32"
     device: str = "cpu"
+    backend: str = "auto"
     compiled: bool = False
 
     @property
-    def setting(self) -> Setting:
-        """How PyTorch runs it."""
-        return Setting(self.precision, self.device, self.compiled)
+    def name(self) -> str:
+        """As results have it."""
+        if self.kind == ROFO:
+            return f"rofo {self.backend} {self.precision}"
+        on_gpu = [self.device] if self.device != "cpu" else []
+        return _NAMES[self.kind].format(" ".join([self.precision, *["compiled"] * self.compiled, *on_gpu]))
+
+    @property
+    def is_baseline(self) -> bool:
+        """PyTorch as it is used without thinking of speed: what others are compared with."""
+        return self.kind in (PYMSS, NETWORK) and self.precision == "fp32" and not self.compiled
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user wants measured; empty for everything. `threads` is the same for all."""
+    """What the user wants measured. `threads` and `batch` are the same for all.
 
-    backends: tuple[str, ...]
-    precisions: tuple[str, ...]
+    No `backends` are all those of the `device`, no `precisions` all of each.
+    """
+
     threads: int
+    backends: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
+    device: str = "cpu"
+    batch: int = 1
     compiled: bool = True
 
-    def wants(self, setting: Setting) -> bool:
-        """Whether a precision, and compiling, were asked for."""
-        return (not self.precisions or setting.precision in self.precisions) and (
-            self.compiled or not setting.compiled
-        )
+    @property
+    def all_backends(self) -> tuple[str, ...]:
+        """Those chosen, or those of the device."""
+        return self.backends or tuple(name for name in BACKENDS if _device(name) == self.device)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Where the backends compute: PyTorch is to compute there as well."""
+        return tuple(dict.fromkeys(map(_device, self.all_backends)))
+
+    @property
+    def plans(self) -> tuple[str, ...]:
+        """The backends that need a plan of their own."""
+        return tuple(name for name in self.all_backends if BACKENDS[name].file != ONNX)
+
+    def wants(self, one: Contestant) -> bool:
+        """Whether it was asked for; the baselines always are."""
+        precise = not self.precisions or one.precision in self.precisions
+        return one.is_baseline or (precise and (self.compiled or not one.compiled))
 
 
-def engines(source: Source, manifest: Manifest, choice: Choice) -> list[Contestant]:
-    """rofo on every backend that is meant for the engine file, in every precision of each."""
-    entry = next(entry for entry in manifest.engines if entry.file == source.engine.name)
-    found = []
-    for backend in choice.backends or tuple(backends_for(entry.backend)):
-        for precision in BACKENDS[backend].precisions or (entry.precision,):
-            device = "cuda" if BACKENDS[backend].on_gpu else "cpu"
-            found.append(Contestant(f"rofo {backend} {precision}", "rofo", precision, backend, device))
-    return [one for one in found if choice.wants(one.setting)]
+def contestants(subject: Subject, choice: Choice) -> list[Contestant]:
+    """Everyone who may run, PyTorch first: a given file that can be run, then code that we did not write."""
+    others = [one for device in choice.devices for one in _others(subject, device)]
+    plain = [one for device in choice.devices for one in _plain(subject, device)]
+    return [one for one in (*others, *_engines(subject, choice), *plain) if choice.wants(one)]
 
 
-def pytorch(source: Source, manifest: Manifest, choice: Choice) -> list[Contestant]:
-    """PyTorch in every way on the devices that the chosen backends use; eager fp32, the baseline, always.
-
-    None where the model is an .onnx file: there is no PyTorch in it.
-    """
-    if source.checkpoint is None or source.checkpoint.suffix == ".onnx":
-        return []
-    if manifest.architecture not in PYTORCH:
-        return [original(source)]
-    devices = dict.fromkeys("cuda" if BACKENDS[name].on_gpu else "cpu" for name in choice.backends) or (
-        "cpu",
-    )
-    ways = [
-        Setting(precision, device, compiled)
-        for device in devices
-        for precision, compiled in _PYTORCH
-        if precision != "fp16" or device == "cuda"  # emulated on processors: a product took over 9 minutes
-    ]
-    kind = PYTORCH[manifest.architecture]
-    return [_pytorch(setting, kind) for setting in ways if setting.eager or choice.wants(setting)]
+def _others(subject: Subject, device: str) -> Iterator[Contestant]:
+    if subject.checkpoint is None:
+        return
+    if subject.checkpoint.suffix == ".onnx" and device == "cpu":
+        yield Contestant(GIVEN, subject.engine)
+    for kind in (PYMSS, NETWORK):
+        for precision in _WAYS[device]:
+            yield Contestant(kind, subject.engine, precision, device)
+    for precision in _WAYS[device][:2]:
+        yield Contestant(NETWORK, subject.engine, precision, device, compiled=True)
 
 
-def original(source: Source) -> Contestant:
-    """The model as rofo-export sees it, before it becomes a graph."""
-    is_onnx = source.checkpoint is not None and source.checkpoint.suffix == ".onnx"
-    return Contestant("the given .onnx file" if is_onnx else "PyTorch fp32 (rofo's network)", NETWORK, "fp32")
+def _engines(subject: Subject, choice: Choice) -> Iterator[Contestant]:
+    """rofo on every backend there is an engine file for, in every precision of each."""
+    for backend in choice.all_backends:
+        engine = subject.engines.get(BACKENDS[backend].file)
+        if engine is None and choice.backends and subject.checkpoint is None:
+            engine = subject.engine  # which says itself that it cannot be run so
+        if engine is not None:
+            for precision in BACKENDS[backend].precisions or (subject.entry(engine).precision,):
+                yield Contestant(ROFO, engine, precision, _device(backend), backend)
 
 
-def plain() -> Contestant:
-    """ONNX Runtime as anyone would drive it."""
-    return Contestant("onnxruntime fp32, driven plainly", PLAIN, "fp32")
+def _plain(subject: Subject, device: str) -> Iterator[Contestant]:
+    """On a GPU also the typed graph that plans are built from."""
+    if ONNX in subject.engines:
+        yield Contestant(PLAIN, subject.engines[ONNX], "fp32", device)
+        if device == "cuda" and subject.checkpoint is not None:
+            yield Contestant(PLAIN, subject.engines[ONNX], "fp16", device)
 
 
-def for_parity(source: Source, manifest: Manifest, choice: Choice) -> list[Contestant]:
-    """The truth first: pymss-core where it has the family; then our own network, autocast, engines."""
-    others = pytorch(source, manifest, choice) if manifest.architecture in PYTORCH else []
-    eager = [one for one in others if one.setting.eager]
-    autocast = [one for one in others if not one.setting.eager and not one.compiled]
-    return [*eager, original(source), *autocast, *engines(source, manifest, choice)]
-
-
-def _pytorch(setting: Setting, kind: str) -> Contestant:
-    ways = [setting.precision, *["compiled"] * setting.compiled, *[setting.device] * setting.on_gpu]
-    name = f"PyTorch {' '.join(ways)} ({kind})"
-    return Contestant(name, kind, setting.precision, "", setting.device, setting.compiled)
-
-
-@contextmanager
-def opened(contestant: Contestant, source: Source, threads: int, around: Any = None) -> Iterator[Separator]:
-    """A separator in which this contestant computes. `around` is a context to open and use it in."""
-    is_rofo = contestant.kind == "rofo"
-    stage = nullcontext() if is_rofo else in_place_of_engines(contestant.kind, source, contestant.setting)
-    with stage, around or nullcontext():
-        backend, precision = (contestant.backend, contestant.precision) if is_rofo else ("auto", "auto")
-        with Separator(source.engine, backend=backend, precision=precision, threads=threads) as separator:
-            yield separator
+def _device(backend: str) -> str:
+    return "cuda" if BACKENDS[backend].on_gpu else "cpu"

@@ -39,7 +39,7 @@ def main() -> int:
             return code
     manifest = load_engine_manifest(f"{stem}.onnx")
     estimates = [separated / MIX.stem / f"{name}.flac" for name in (*manifest.stems, manifest.residual)]
-    tell_quality(dict(zip(estimates, TRUTHS, strict=True)), folder / "spectrograms.svg")
+    tell_quality(dict(zip(estimates, TRUTHS, strict=True)), folder / "spectrograms.png")
     return 0
 
 
@@ -55,7 +55,7 @@ def tell_quality(pairs: Mapping[Path, Path], picture: Path) -> None:
         )
         rows.append({"mix": mix, f"{file.stem}, separated": estimate, f"{true_file.stem}, true": truth})
     write_picture(picture, rows, rate)
-    _say(f"Listen to {MIX} and to the stems in {next(iter(pairs)).parent}; look at {picture} in a browser.")
+    _say(f"Listen to {MIX} and to the stems in {next(iter(pairs)).parent}; look at {picture}.")
 
 
 def _read(file: Path) -> tuple[Floats, int]:

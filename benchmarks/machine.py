@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -36,7 +37,24 @@ def about(threads: int, left_out: list[LeftOut]) -> About:
     return About(created, _machine(threads), _versions(), tuple(dict.fromkeys(left_out)))
 
 
-def matrix_gflops(precision: str, size: int = 4096) -> float:
+def card() -> str:
+    """rofo-export's name of this machine's RTX card."""
+    from rofo.export.plan.gpus import GPUS
+
+    capability = _nvidia("compute_cap")
+    return next((name for name, gpu in GPUS.items() if capability in gpu.capabilities), "portable")
+
+
+def limits(
+    threads: int, precisions: Sequence[str], *, size: int = 4096, megabytes: int = 256
+) -> dict[str, Any]:
+    """Rates of matrix products and of copies; a precision that cannot be measured is missing."""
+    can = [name for name in precisions if name == "fp32" or find_spec("torch")]
+    gflops = {name: matrix_gflops(name, size) for name in can}
+    return {"gflops": gflops, "copy_gb": copy_gb(threads, megabytes)}
+
+
+def matrix_gflops(precision: str, size: int) -> float:
     """GFLOP/s of a large matrix product: PyTorch's, or numpy's (fp32 only) where there is no PyTorch.
 
     Measured 67 to 97 % of it reached by whole networks, so it is a limit that means something.
@@ -49,7 +67,7 @@ def matrix_gflops(precision: str, size: int = 4096) -> float:
     return 3 * 2 * size**3 / (time.perf_counter() - began) / 1e9
 
 
-def copy_gb(threads: int, megabytes: int = 256) -> float:
+def copy_gb(threads: int, megabytes: int) -> float:
     """GB/s read and written together, copying arrays far larger than the caches, one part per thread."""
     source = np.ones((threads, megabytes * 2**17 // threads))
     target = np.zeros_like(source)
@@ -65,13 +83,10 @@ def copy_gb(threads: int, megabytes: int = 256) -> float:
 def main() -> None:
     """`python -m rofo.benchmarks.machine JOB ANSWER`: the limits, in a process without other threads.
 
-    JOB is (threads, precisions), pickled; a precision that cannot be measured is missing in ANSWER.
+    JOB is (threads, precisions), pickled.
     """
     question, answer = map(Path, sys.argv[1:])
-    threads, precisions = pickle.loads(question.read_bytes())
-    can = [name for name in precisions if name == "fp32" or find_spec("torch")]
-    found = {"gflops": {name: matrix_gflops(name) for name in can}, "copy_gb": copy_gb(threads)}
-    answer.write_text(json.dumps(found), encoding="utf-8")
+    answer.write_text(json.dumps(limits(*pickle.loads(question.read_bytes()))), encoding="utf-8")
 
 
 def _torch_product(precision: str, size: int) -> Any:
@@ -98,12 +113,12 @@ def _machine(threads: int) -> Machine:
         flags=tuple(flag for flag in _FLAGS if flag in info.split()),
         memory_gb=round(memory, 1),
         system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        gpu=_gpu(),
+        gpu=_nvidia("name,driver_version"),
     )
 
 
-def _gpu() -> str | None:
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+def _nvidia(question: str) -> str | None:
+    command = ["nvidia-smi", f"--query-gpu={question}", "--format=csv,noheader"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")[0]
     except (OSError, subprocess.CalledProcessError):

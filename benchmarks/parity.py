@@ -5,28 +5,33 @@ matters is the last one: does the engine separate as well as the network it was 
 """
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rofo.audio import AudioReader
-from rofo.benchmarks import contestants, machine
-from rofo.benchmarks.contestants import Choice, Contestant, opened
+from rofo.benchmarks import machine
+from rofo.benchmarks.contestants import GIVEN, PYMSS, Choice, Contestant, contestants
 from rofo.benchmarks.metrics import median_sdr, sdr
-from rofo.benchmarks.prepare import Subject, is_engine, prepare
-from rofo.benchmarks.reference import Told, read_source
-from rofo.benchmarks.results import LeftOut, Parity, ParityRow, StemScore
-from rofo.engines import EngineSettings, open_engine
-from rofo.errors import AudioReadError, EngineRunError, RofoError, UsageError
+from rofo.benchmarks.networks import Checkpoint, open_alone, opened
+from rofo.benchmarks.results import Parity, ParityRow, StemScore
+from rofo.benchmarks.rounds import Log, Say
+from rofo.benchmarks.subject import Subject, Told, is_engine, prepare
+from rofo.errors import AudioReadError, UsageError
 from rofo.manifest import Manifest
-from rofo.text import one_line
+
+if TYPE_CHECKING:
+    from rofo.export.graph.gates import Case
+
+NOT_FINITE = -200.0  # dB, of what is not even a number
 
 Floats = NDArray[np.float32]
 Stems = Mapping[str, Floats]
-Say = Callable[[str], None]
 
 
 def measure_parity(
@@ -41,18 +46,15 @@ def measure_parity(
     """
     if is_engine(checkpoint):
         raise UsageError(f"{checkpoint}: an engine has no network to compare with; give its checkpoint")
-    left_out: list[LeftOut] = []
+    log = Log(say)
     with tempfile.TemporaryDirectory() as folder:
         say(f"{checkpoint.name}: preparing")
-        subject = prepare(checkpoint, told, Path(folder))
-        files = true_files(truths, subject.manifest)
-        song = _Song.read(mix, files, subject.manifest, left_out)
-        for one in left_out:
-            say(f"{one.what}: left out: {one.why}")
-        rows, model = _rows(subject, song, choice, left_out, say), subject.model()
+        subject = prepare(checkpoint, told, Path(folder), log, choice.batch, choice.plans)
+        song = _Song.read(mix, true_files(truths, subject.manifest), subject.manifest, log)
+        rows, model = _rows(subject, song, choice, log), subject.model()
     return Parity(
         kind="parity",
-        about=machine.about(choice.threads, left_out),
+        about=machine.about(choice.threads, log.left_out),
         model=model,
         mix=mix.name,
         mix_seconds=round(song.mix.shape[1] / subject.manifest.sample_rate, 3),
@@ -68,17 +70,15 @@ class _Song:
     truths: Stems
 
     @classmethod
-    def read(
-        cls, mix: Path, truths: Mapping[str, Path], manifest: Manifest, left_out: list[LeftOut]
-    ) -> "_Song":
+    def read(cls, mix: Path, truths: Mapping[str, Path], manifest: Manifest, log: Log) -> "_Song":
         """Raises AudioReadError for the mix; a true stem that is of no use is left out."""
         samples = read_song(mix, manifest)
         known: dict[str, Floats] = {}
         for stem, file in truths.items():
-            try:
-                known[stem] = _read_truth(file, mix, samples.shape[1], manifest)
-            except AudioReadError as error:
-                left_out.append(LeftOut(f"SDR of {stem}", one_line(error, 300)))
+            read = partial(_read_truth, file, mix, samples.shape[1], manifest)
+            truth = log.attempt(f"SDR of {stem}", read)
+            if truth is not None:
+                known[stem] = truth
         return cls(samples, known)
 
 
@@ -96,7 +96,7 @@ def read_song(path: Path, manifest: Manifest) -> Floats:
 
 def true_files(given: Sequence[str], manifest: Manifest) -> dict[str, Path]:
     """Files of true stems by stem. Raises UsageError for too many, and for stems that the model has not."""
-    names = [*manifest.stems, *([manifest.residual] if manifest.residual else [])]
+    names = all_stems(manifest)
     if len(given) > len(names):
         raise UsageError(f"--stems: {len(given)} files, {manifest.name} has {', '.join(names)}; give fewer")
     files = {}
@@ -107,6 +107,11 @@ def true_files(given: Sequence[str], manifest: Manifest) -> dict[str, Path]:
             raise UsageError(f"{text}: {manifest.name} has no stem {stem}; choose among {', '.join(names)}")
         files[stem] = Path(file)
     return files
+
+
+def all_stems(manifest: Manifest) -> tuple[str, ...]:
+    """The stems of the model, the residual last."""
+    return (*manifest.stems, *([manifest.residual] if manifest.residual else []))
 
 
 def _read_truth(file: Path, mix: Path, samples: int, manifest: Manifest) -> Floats:
@@ -120,32 +125,36 @@ def _read_truth(file: Path, mix: Path, samples: int, manifest: Manifest) -> Floa
     return truth
 
 
-def _rows(
-    subject: Subject, song: _Song, choice: Choice, left_out: list[LeftOut], say: Say
-) -> tuple[ParityRow, ...]:
-    fixed = _Fixed.of(subject)
+def _rows(subject: Subject, song: _Song, choice: Choice, log: Log) -> tuple[ParityRow, ...]:
+    loud = _loud_case(subject)
     rows: list[ParityRow] = []
+    stems = all_stems(subject.manifest)
     baseline: Stems = {}
-    for contestant in contestants.for_parity(subject.source, subject.manifest, choice):
-        try:
-            graph = fixed.snr(contestant, subject, choice.threads)
-            with opened(contestant, subject.source, choice.threads) as separator:
-                estimates = separator.separate(song.mix, subject.manifest.sample_rate)
-        except RofoError as error:
-            left_out.append(LeftOut(contestant.name, one_line(error, 300)))
-            say(f"{contestant.name}: left out: {left_out[-1].why}")
-            continue
-        say(f"{contestant.name}: done")
+
+    def compared(one: Contestant) -> ParityRow:
+        nonlocal baseline
+        graph = _graph_snr(loud, one, subject, choice.threads)
+        if graph == NOT_FINITE:  # which no song survives
+            unknown = tuple(StemScore(stem, None, None, None) for stem in stems)
+            return ParityRow(one.name, one.precision, graph, unknown)
+        with opened(one, subject, choice.threads) as separator:
+            estimates = separator.separate(song.mix, subject.manifest.sample_rate)
         baseline = baseline or estimates
-        scores = tuple(_score(stem, estimates, baseline, song, subject.manifest) for stem in estimates)
-        rows.append(ParityRow(contestant.name, contestant.precision, graph, scores))
+        scores = tuple(_score(stem, estimates, baseline, song, subject.manifest) for stem in stems)
+        return ParityRow(one.name, one.precision, graph, scores)
+
+    for one in contestants(subject, choice):
+        row = log.attempt(one.name, partial(compared, one))
+        if row:
+            log.say(f"{one.name}: done")
+            rows.append(row)
     if not rows:
-        raise EngineRunError(f"nothing could run; {left_out[-1].what}: {left_out[-1].why}")
+        raise log.nothing_ran()
     return tuple(rows)
 
 
 def _score(stem: str, estimates: Stems, baseline: Stems, song: _Song, manifest: Manifest) -> StemScore:
-    from rofo.export.graph.verify import snr_db
+    from rofo.export.graph.gates import snr_db
 
     truth, estimate = song.truths.get(stem), estimates[stem]
     return StemScore(
@@ -156,37 +165,26 @@ def _score(stem: str, estimates: Stems, baseline: Stems, song: _Song, manifest: 
     )
 
 
-@dataclass(frozen=True)
-class _Fixed:
-    """The spectrogram that every export is verified on, and what our network makes of it."""
+def _loud_case(subject: Subject) -> "Case":
+    """The loud chunk that every export is verified on, and what an engine is compared with makes of it."""
+    from rofo.export.graph.gates import Case, loud_chunk
 
-    mix: Floats
-    stems: Floats
+    file, inputs = Checkpoint.of(subject), loud_chunk(subject.manifest)
+    outputs = file.family.original(file.source, file.facts, file.network())(inputs)
+    return Case("loud music", inputs, outputs)
 
-    @classmethod
-    def of(cls, subject: Subject) -> "_Fixed":
-        from rofo.export.graph.verify import reference
-        from rofo.export.model_file import make_graphs
 
-        wanted = reference(make_graphs(*read_source(subject.source), unsafe_pickle=False), subject.manifest)
-        return cls(wanted.mix, wanted.stems)
-
-    def snr(self, contestant: Contestant, subject: Subject, threads: int) -> float | None:
-        """dB of an engine of ours; networks that take waveforms have no spectrogram to compare."""
-        from rofo.export.graph.verify import snr_db
-
-        if contestant.kind != "rofo":
-            return None
-        engine = open_engine(
-            subject.source.engine,
-            subject.manifest,
-            EngineSettings(contestant.backend, contestant.precision, threads),
-        )
-        try:
-            stems = engine.run({"mix": self.mix})["stems"]
-        finally:
-            engine.close()
-        return _rounded(snr_db(self.stems, stems)) if np.isfinite(stems).all() else None
+def _graph_snr(loud: "Case", one: Contestant, subject: Subject, threads: int) -> float | None:
+    """dB of a contestant, NOT_FINITE at worst; None for what was exported, and what takes no spectra."""
+    if one.kind in (PYMSS, GIVEN) or (one.is_baseline and one.device == "cpu"):
+        return None
+    engine = open_alone(one, subject, threads)
+    try:
+        inputs = {name: np.repeat(tensor, engine.batch, axis=0) for name, tensor in loud.inputs.items()}
+        outputs = {name: tensor[:1] for name, tensor in engine.run(inputs).items()}
+    finally:
+        engine.close()
+    return _rounded(max(loud.decibels(outputs), NOT_FINITE))
 
 
 def _rounded(decibels: float | None) -> float | None:

@@ -5,20 +5,19 @@ import pickle
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rofo import Options, Separator
-from rofo.benchmarks.contestants import Contestant, opened
-from rofo.benchmarks.reference import Source
-from rofo.benchmarks.stopwatch import ENGINE, READ, WRITE, Stopwatch, instrumented
-from rofo.manifest import Manifest, load_engine_manifest
-
-Floats = NDArray[np.float32]
+from rofo.benchmarks.contestants import Contestant
+from rofo.benchmarks.networks import opened
+from rofo.benchmarks.processes import reported
+from rofo.benchmarks.stopwatch import ENGINE, Stopwatch, instrumented
+from rofo.benchmarks.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -26,56 +25,81 @@ class Job:
     """A song for a contestant; `stems` is how many are written, None for all."""
 
     contestant: Contestant
-    source: Source
+    subject: Subject
     song: Path
     threads: int
     stems: int | None = None
 
 
+@dataclass(frozen=True)
+class Run:
+    """What it took, in seconds: `elapsed` for a `song`, `process` from its start to its end.
+
+    Where it was timed from inside also to `load`, for the `first` chunk and for each of the song's `parts`;
+    `outside` is the share of the song without the engine at work, `runs` how often it was.
+    """
+
+    song: float
+    elapsed: float
+    process: float
+    peak_mb: float
+    load: float | None = None
+    first: float | None = None
+    outside: float | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    runs: int = 0
+    backend: str = ""
+    precision: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.elapsed:.3g} s, {self.peak_mb:.0f} MB"
+
+
+def measure(job: Job) -> Run:
+    """Do a job in a process of its own. Raises the errors of rofo.benchmarks.processes."""
+    outside, inside = reported("rofo.benchmarks.probe", job, threads=job.threads)
+    return Run(process=outside.seconds, peak_mb=outside.peak_mb, **inside)
+
+
 def main() -> None:
-    """Write seconds of loading, of the first chunk, of the song and of its steps as JSON to ANSWER."""
+    """Write the part of a Run that is known inside as JSON to ANSWER."""
     question, answer = map(Path, sys.argv[1:])
-    facts = separate(pickle.loads(question.read_bytes()))
-    answer.write_text(json.dumps(facts), encoding="utf-8")
+    inside = separate(pickle.loads(question.read_bytes()))
+    answer.write_text(json.dumps(inside), encoding="utf-8")
 
 
 def separate(job: Job) -> dict[str, Any]:
-    """Load, warm up on one chunk, separate; `outside` is the share of the song without the engine at work."""
+    """Load, warm up on one chunk, separate."""
     stopwatch = Stopwatch()
     began = time.perf_counter()
-    with opened(job.contestant, job.source, job.threads, instrumented(stopwatch)) as separator:
+    with opened(job.contestant, job.subject, job.threads, instrumented(stopwatch)) as separator:
         load = time.perf_counter() - began
-        chunk = _quarter_chunk(load_engine_manifest(job.source.engine))
-        first = _warmed_up(separator, *chunk)
+        first = _warmed_up(separator, job.subject)
         if job.contestant.compiled:  # which compiles again once the network has filled its caches
-            _warmed_up(separator, *chunk)
+            _warmed_up(separator, job.subject)
         stopwatch.reset()
         with tempfile.TemporaryDirectory() as folder:
             done = separator.separate_file(job.song, folder, Options(stems=separator.stems[: job.stems]))
-        # Networks of others transform inside: what is counted of ours is a part of them.
-        ours = tuple(stopwatch.seconds) if job.contestant.kind == "rofo" else (READ, ENGINE, WRITE)
         return {
+            "song": done.seconds,
+            "elapsed": done.elapsed,
             "load": load,
             "first": first,
-            "elapsed": done.elapsed,
-            "song": done.seconds,
-            "runs": stopwatch.calls[ENGINE],
             "outside": max(0.0, 1 - stopwatch.seconds[ENGINE] / done.elapsed),
-            "parts": {name: stopwatch.seconds[name] for name in ours},
+            "parts": stopwatch.used(),
+            "runs": stopwatch.calls[ENGINE],
             "backend": separator.backend,
             "precision": separator.precision,
         }
 
 
-def _quarter_chunk(manifest: Manifest) -> tuple[Floats, int]:
-    """Noise (channels, samples) and its rate: short enough for a single chunk in any scheme."""
+def _warmed_up(separator: Separator, subject: Subject) -> float:
+    """Seconds for a quarter of a chunk of noise, which is a single chunk in any scheme."""
+    manifest = subject.manifest
     shape = (manifest.channels, manifest.chunk.samples // 4)
-    return np.random.default_rng(1).uniform(-0.5, 0.5, shape).astype(np.float32), manifest.sample_rate
-
-
-def _warmed_up(separator: Separator, noise: Floats, rate: int) -> float:
+    noise = np.random.default_rng(1).uniform(-0.5, 0.5, shape).astype(np.float32)
     began = time.perf_counter()
-    separator.separate(noise, rate)
+    separator.separate(noise, manifest.sample_rate)
     return time.perf_counter() - began
 
 

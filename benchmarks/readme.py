@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rofo.benchmarks.document import markdown_table
 from rofo.benchmarks.results import Parity, Scale, Speed, load
-from rofo.benchmarks.sections import model_line, parity_notes, parity_tables, speed_notes, speed_table
+from rofo.benchmarks.tables import model_line, parity_notes, parity_tables, speed_notes, speed_table
 
 README = Path(__file__).parent.parent / "README.md"
 RESULTS = Path(__file__).parent / "results"

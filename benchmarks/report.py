@@ -1,12 +1,13 @@
 """`rofo-bench report`: the results of all runs as one HTML page, and the same as Markdown and JSON."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from rofo.benchmarks.document import to_markdown
-from rofo.benchmarks.page import to_html
+from rofo.benchmarks.document import to_html, to_markdown
+from rofo.benchmarks.plots import plots
 from rofo.benchmarks.results import load_all, to_json
-from rofo.benchmarks.sections import section
+from rofo.benchmarks.tables import section
 from rofo.errors import OutputWriteError
 
 _TITLE = "rofo benchmarks"
@@ -18,7 +19,7 @@ def write_report(folder: Path) -> tuple[Path, ...]:
     Raises UsageError where there are none or one cannot be read, OutputWriteError.
     """
     results = load_all(folder)
-    sections = [section(result) for result in results]
+    sections = [replace(section(result), plots=plots(result)) for result in results]
     newest = max(result.about.created for result in results)
     subtitle = f"{len(results)} runs, the last one of {newest.replace('T', ' ')}"
     texts = {

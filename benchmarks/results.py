@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from rofo.errors import ManifestError, OutputWriteError, UsageError
 from rofo.json_fields import decode
 
 FORMAT = 1
-FOLDER = Path("benchmarks") / "results"
 
 
 @dataclass(frozen=True)
@@ -216,9 +216,10 @@ def to_json(result: Result) -> dict[str, Any]:
     return {"format": FORMAT, **dataclasses.asdict(result)}
 
 
-def save(result: Result, folder: Path) -> Path:
-    """Write FOLDER/KIND-MODEL.json, replacing the last run of that kind and model."""
-    file = folder / f"{result.kind}-{result.model.name}.json"
+def save(result: Result, folder: Path, *, on: str | None = None) -> Path:
+    """Write FOLDER/KIND-MODEL.json, replacing the last run of that kind and model; `on` is a GPU, if any."""
+    gpu = re.sub("[^a-z0-9]+", "-", on.partition(",")[0].lower()).strip("-") if on else ""
+    file = folder / f"{'-'.join(filter(None, (result.kind, result.model.name, gpu)))}.json"
     text = json.dumps(to_json(result), indent=2, allow_nan=False) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)

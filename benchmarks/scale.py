@@ -1,23 +1,20 @@
 """`rofo-bench scale`: how time and memory grow with length of song, number of stems, batch and threads."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 from rofo.benchmarks import machine
-from rofo.benchmarks.contestants import Choice, Contestant
-from rofo.benchmarks.prepare import Subject, is_engine, prepare, write_song
-from rofo.benchmarks.probe import Job
-from rofo.benchmarks.processes import reported
-from rofo.benchmarks.reference import Told
-from rofo.benchmarks.results import LeftOut, Point, Scale, Spread
-from rofo.errors import EngineRunError, RofoError
-from rofo.text import one_line
+from rofo.benchmarks.contestants import ROFO, Choice, Contestant
+from rofo.benchmarks.probe import Job, Run, measure
+from rofo.benchmarks.results import Point, Scale, Spread
+from rofo.benchmarks.rounds import Log, Say, take_turns
+from rofo.benchmarks.subject import Subject, Told, is_engine, prepare
+from rofo.errors import EngineRunError
 
-Say = Callable[[str], None]
 Axis = Literal["seconds", "stems", "batch", "threads"]
 
 # Song for all axes but its own length, in runs of the engine: enough to fill the pipeline several times.
@@ -26,7 +23,7 @@ _RUNS = 4
 
 @dataclass(frozen=True)
 class Values:
-    """The values of every axis. `most` is how many seconds a point may take, by what shorter ones took."""
+    """The values of every axis. `most` is how many seconds a point may take, by what the last one took."""
 
     seconds: tuple[float, ...]
     batches: tuple[int, ...]
@@ -49,104 +46,88 @@ def measure_scale(
 ) -> Scale:
     """Measure point after point, `rounds` times. What cannot run is told in `about.left_out`.
 
-    Raises the errors of rofo.benchmarks.prepare, and EngineRunError where nothing could run.
+    Raises the errors of rofo.benchmarks.subject, and EngineRunError where nothing could run.
     """
-    left_out: list[LeftOut] = []
+    log = Log(say)
     with tempfile.TemporaryDirectory() as folder:
         say(f"{target.name}: preparing")
-        cases = _Cases(target, told, choice, values, Path(folder), left_out)
-        runs = _runs(list(cases), rounds, values.most, left_out, say)
-        first = next(iter(runs.values()))[0]
-        model, song_seconds = cases.subject.model(), cases.song_seconds
+        subject = prepare(target, told, Path(folder), log)
+        song_seconds = round(subject.step * _RUNS, 3)
+
+        def batched(batch: int) -> Subject:
+            return subject if batch == subject.batch else prepare(target, told, Path(folder), log, batch)
+
+        if is_engine(target):
+            log.leave_out("batch", "an engine has one batch; give its checkpoint instead")
+            values = Values(values.seconds, (), values.threads, values.most)
+        cases = {
+            f"{case.axis} {case.value:g}": case
+            for case in _cases(subject, batched, choice, values, song_seconds, Path(folder))
+        }
+        runs, model = take_turns(_within(cases, values.most), rounds, log), subject.model()
+    first = next(iter(runs.values()))[0]
     return Scale(
         kind="scale",
-        about=machine.about(choice.threads, left_out),
+        about=machine.about(choice.threads, log.left_out),
         model=model,
-        backend=first["backend"],
-        precision=first["precision"],
+        backend=first.backend,
+        precision=first.precision,
         song_seconds=song_seconds,
         rounds=rounds,
-        points=tuple(_point(case, facts) for case, facts in runs.items()),
+        points=tuple(_point(cases[label], some) for label, some in runs.items()),
     )
 
 
-class _Cases:
-    """All points of all axes. Engines of other batches are exported on the way."""
+def _cases(
+    subject: Subject, batched: Callable[[int], Subject], choice: Choice, values: Values, usual: float,
+    folder: Path,
+) -> Iterator[_Case]:  # fmt: skip
+    """All points of all axes; a song of `usual` seconds where its length does not vary."""
+    backend, precision = (next(iter(names), "auto") for names in (choice.backends, choice.precisions))
 
-    def __init__(
-        self, target: Path, told: Told, choice: Choice, values: Values, folder: Path,
-        left_out: list[LeftOut],
-    ) -> None:  # fmt: skip
-        self._target, self._told, self._choice, self._values = target, told, choice, values
-        self._folder, self._left_out = folder, left_out
-        self.subject = prepare(target, told, folder)
-        self.song_seconds = round(self.subject.step * _RUNS, 3)
-        backend, precision = (next(iter(names), "auto") for names in (choice.backends, choice.precisions))
-        self._contestant = Contestant("rofo", "rofo", precision, backend)
-        self._song = cache(self._written)
+    @cache
+    def song(seconds: float) -> Path:
+        return subject.write_song(folder / f"{seconds:g}.wav", seconds)
 
-    def __iter__(self) -> Iterator[_Case]:
-        for seconds in self._values.seconds:
-            yield self._case("seconds", seconds, self.subject, seconds)
-        manifest = self.subject.manifest
-        for count in range(1, len(manifest.stems) + (manifest.residual is not None) + 1):
-            yield self._case("stems", count, self.subject, self.song_seconds, stems=count)
-        for threads in self._values.threads:
-            yield self._case("threads", threads, self.subject, self.song_seconds, threads=threads)
-        yield from self._batches()
+    def case(axis: Axis, value: float, seconds: float, of: Subject = subject, **changes: Any) -> _Case:
+        one = Contestant(ROFO, of.engine, precision, backend=backend)
+        return _Case(
+            axis, value, seconds, Job(one, of, song(seconds), **{"threads": choice.threads, **changes})
+        )
 
-    def _batches(self) -> Iterator[_Case]:
-        """The longest batch decides the song, so that all have the same and none is half empty."""
-        if is_engine(self._target):
-            self._left_out.append(LeftOut("batch", "an engine has one batch; give its checkpoint instead"))
-            return
-        seconds = self.song_seconds * max(self._values.batches, default=1) / self.subject.batch
-        for batch in self._values.batches:
-            same = batch == self.subject.batch
-            subject = self.subject if same else prepare(self._target, self._told, self._folder, batch)
-            yield self._case("batch", batch, subject, seconds)
-
-    def _case(self, axis: Axis, value: float, subject: Subject, seconds: float, **changes: Any) -> _Case:
-        options = {"threads": self._choice.threads, **changes}
-        job = Job(self._contestant, subject.source, self._song(seconds), **options)
-        return _Case(axis, value, seconds, job)
-
-    def _written(self, seconds: float) -> Path:
-        return write_song(self._folder / f"{seconds:g}.wav", seconds, self.subject.manifest)
+    manifest = subject.manifest
+    for seconds in values.seconds:
+        yield case("seconds", seconds, seconds)
+    for count in range(1, len(manifest.stems) + (manifest.residual is not None) + 1):
+        yield case("stems", count, usual, stems=count)
+    for threads in values.threads:
+        yield case("threads", threads, usual, threads=threads)
+    # The largest batch decides the song, so that all have the same and none is half empty.
+    longest = usual * max(values.batches, default=1) / subject.batch
+    for batch in values.batches:
+        yield case("batch", batch, longest, batched(batch))
 
 
-def _runs(
-    cases: Sequence[_Case], rounds: int, most: float, left_out: list[LeftOut], say: Say
-) -> dict[_Case, list[dict[str, Any]]]:
-    """What every case measured in every round; one that fails, or would take too long, is out for good."""
-    runs: dict[_Case, list[dict[str, Any]]] = {case: [] for case in cases}
+def _within(cases: dict[str, _Case], most: float) -> dict[str, Callable[[], Run]]:
+    """Every case as something to run, which refuses to take longer than `most` seconds at the last pace."""
     pace = 0.0
-    for _ in range(rounds):
-        for case in list(runs):
-            label = f"{case.axis} {case.value:g}"
-            try:
-                if (needed := pace * case.song_seconds) > most:
-                    raise EngineRunError(f"it would take {needed:,.0f} s, more than {most:,.0f}")
-                job = case.job
-                outside, inside = reported("rofo.benchmarks.probe", job, threads=job.threads)
-            except RofoError as error:
-                left_out.append(LeftOut(label, one_line(error, 300)))
-                say(f"{label}: left out: {left_out[-1].why}")
-                del runs[case]
-                continue
-            runs[case].append({**inside, "peak_mb": outside.peak_mb})
-            pace = inside["elapsed"] / inside["song"]
-            say(f"{label}: {inside['elapsed']:.3g} s, {outside.peak_mb:.0f} MB")
-    if not runs:
-        raise EngineRunError(f"nothing could run; {left_out[-1].what}: {left_out[-1].why}")
-    return runs
+
+    def run(case: _Case) -> Run:
+        nonlocal pace
+        if (needed := pace * case.song_seconds) > most:
+            raise EngineRunError(f"it would take {needed:,.0f} s, more than {most:,.0f}")
+        found = measure(case.job)
+        pace = found.elapsed / found.song
+        return found
+
+    return {label: partial(run, case) for label, case in cases.items()}
 
 
-def _point(case: _Case, runs: Sequence[dict[str, Any]]) -> Point:
+def _point(case: _Case, runs: list[Run]) -> Point:
     return Point(
         axis=case.axis,
         value=case.value,
-        elapsed=Spread.of([run["elapsed"] for run in runs]),
-        real_time=Spread.of([run["song"] / run["elapsed"] for run in runs]),
-        peak_mb=Spread.of([run["peak_mb"] for run in runs]),
+        elapsed=Spread.of([run.elapsed for run in runs]),
+        real_time=Spread.of([run.song / run.elapsed for run in runs]),
+        peak_mb=Spread.of([run.peak_mb for run in runs]),
     )

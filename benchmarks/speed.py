@@ -5,153 +5,162 @@ chunk, and separates the same song. They take turns, round by round; figures are
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import soundfile
 
-from rofo.benchmarks import contestants, machine
-from rofo.benchmarks.contestants import Choice, Contestant
-from rofo.benchmarks.prepare import Subject, prepare, write_song
-from rofo.benchmarks.probe import Job
+from rofo.benchmarks import machine
+from rofo.benchmarks.contestants import Choice, Contestant, contestants
+from rofo.benchmarks.probe import Job, Run, measure
 from rofo.benchmarks.processes import reported
-from rofo.benchmarks.reference import NETWORK, PYMSS, RESTATED, Setting, Told
-from rofo.benchmarks.results import About, LeftOut, Limits, Speed, Spread
-from rofo.benchmarks.speed_rows import BestRates, Facts, speed_row
+from rofo.benchmarks.results import Limits, Part, Speed, SpeedRow, Spread
+from rofo.benchmarks.rounds import Log, Say, take_turns
+from rofo.benchmarks.stopwatch import ENGINE
+from rofo.benchmarks.subject import Subject, Told, prepare
 from rofo.benchmarks.tools import TOOLS, Tool
-from rofo.errors import EngineRunError, RofoError
-from rofo.text import one_line
 
-Say = Callable[[str], None]
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """Who runs under a name: `run` separates the song once and tells what it measured.
-
-    Others on the same device are compared with a `baseline`.
-    """
+    """Who runs under a name: `run` separates the song once. Others on its device are held to a `baseline`."""
 
     name: str
     device: str
     precision: str
     baseline: bool
-    run: Callable[[], Facts]
+    run: Callable[[], Run]
 
 
 def measure_speed(target: Path, told: Told, choice: Choice, *, rounds: int, chunks: int, say: Say) -> Speed:
     """Measure everything that can run; what cannot is told in `about.left_out`. The song has `chunks`.
 
-    Raises the errors of rofo.benchmarks.prepare, and EngineRunError where nothing could run.
+    Raises the errors of rofo.benchmarks.subject, and EngineRunError where nothing could run.
     """
-    left_out: list[LeftOut] = []
+    log = Log(say)
+    rates: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         say(f"{target.name}: preparing")
-        subject = prepare(target, told, folder)
-        song = write_song(folder / "song.wav", subject.step * chunks, subject.manifest)
-        field = entrants(subject, song, choice, folder, left_out)
-        precisions = sorted({entrant.precision for entrant in field} & set(PRECISIONS))
-        limits = partial(_limits, choice.threads, precisions)
-        runs, rates = take_turns(field, limits, rounds, left_out, say)
-        return _result(subject, field, runs, rates, rounds, machine.about(choice.threads, left_out))
+        subject = prepare(target, told, folder, log, choice.batch, choice.plans)
+        song = subject.write_song(folder / "song.wav", subject.step * chunks)
+        field = entrants(subject, song, choice, folder, log)
+        on_cpu = {entrant.precision for entrant in field if entrant.device == "cpu"}
+        precisions = sorted(on_cpu & set(PRECISIONS))  # the limits are the processor's
+
+        def measure_limits() -> None:
+            job = choice.threads, precisions
+            rates.append(reported("rofo.benchmarks.machine", job, threads=choice.threads)[1])
+
+        turns = {entrant.name: entrant.run for entrant in field}
+        runs = take_turns(turns, rounds, log, measure_limits)
+        model = subject.model()
+    limits = _limits(rates)
+    count = max(run.runs for some in runs.values() for run in some)
+    best = BestRates(limits, (model.tflop or 0) * model.batch * count, (model.weights_gb or 0) * count)
+    present = [entrant for entrant in field if entrant.name in runs]
+    baselines = {entrant.device: runs[entrant.name] for entrant in reversed(present) if entrant.baseline}
+    return Speed(
+        kind="speed",
+        about=machine.about(choice.threads, log.left_out),
+        model=model,
+        song_seconds=next(iter(runs.values()))[0].song,
+        chunks=count * model.batch,
+        rounds=rounds,
+        limits=limits,
+        exported=subject.exported,
+        rows=tuple(speed_row(one, runs[one.name], baselines.get(one.device), best) for one in present),
+    )
 
 
-def entrants(
-    subject: Subject, song: Path, choice: Choice, folder: Path, left_out: list[LeftOut]
-) -> list[Entrant]:
-    """Everyone who can be asked to run; who cannot goes to `left_out`."""
-    field = contestants.engines(subject.source, subject.manifest, choice)
-    if subject.source.engine.suffix == ".onnx" and choice.wants(Setting("fp32")):
-        field.append(contestants.plain())
-    others = contestants.pytorch(subject.source, subject.manifest, choice)
-    if not others:
-        left_out.append(LeftOut("PyTorch", "what was given is no checkpoint of a PyTorch network"))
-    missing = {tool.program: tool.missing() for tool in TOOLS}
-    left_out += [LeftOut(program, reason) for program, reason in missing.items() if reason]
-    tools = [tool for tool in TOOLS if not missing[tool.program]]
-    own = [_entrant(one, subject, song, choice.threads) for one in (*others, *field)]
-    return own + [_tool(tool, subject, song, folder, choice.threads) for tool in tools]
+def entrants(subject: Subject, song: Path, choice: Choice, folder: Path, log: Log) -> list[Entrant]:
+    """Everyone who can be asked to run; who cannot is left out."""
+    if subject.checkpoint is None:
+        log.leave_out("PyTorch", "what was given is an engine; give its checkpoint instead")
+    field = [_entrant(one, Job(one, subject, song, choice.threads)) for one in contestants(subject, choice)]
+    for tool in TOOLS if "cpu" in choice.devices else ():
+        if reason := tool.missing():
+            log.leave_out(tool.program, reason)
+        else:
+            field.append(_tool(tool, subject, song, folder, choice.threads))
+    return field
 
 
-def take_turns(
-    field: Sequence[Entrant], limits: Callable[[], Facts], rounds: int, left_out: list[LeftOut], say: Say
-) -> tuple[dict[str, list[Facts]], list[Facts]]:
-    """Every entrant once per round, and the machine's limits beside them. One that fails is out for good."""
-    runs: dict[str, list[Facts]] = {entrant.name: [] for entrant in field}
-    rates = []
-    for number in range(1, rounds + 1):
-        for entrant in [one for one in field if one.name in runs]:
-            try:
-                facts = entrant.run()
-            except RofoError as error:
-                left_out.append(LeftOut(entrant.name, one_line(error, 300)))
-                say(f"{entrant.name}: left out: {left_out[-1].why}")
-                del runs[entrant.name]
-                continue
-            runs[entrant.name].append(facts)
-            say(f"{entrant.name}: round {number} of {rounds}: {facts['elapsed']:.3g} s")
-        rates.append(limits())
-    if not runs:
-        raise EngineRunError(f"nothing could run; {left_out[-1].what}: {left_out[-1].why}")
-    return runs, rates
+@dataclass(frozen=True)
+class BestRates:
+    """The processor's limits, and what a song demands of them: TFLOP in all, GB of float32 weights in all."""
+
+    limits: Limits
+    tflop: float
+    weights_gb: float
+
+    def of_matrix(self, seconds: float, precision: str) -> float | None:
+        """Share of the matrix rate, None where that or the graph's arithmetic is not known."""
+        rate = self.limits.rate(precision)
+        return round(self.tflop * 1e3 / seconds / rate.median, 3) if rate and self.tflop else None
+
+    def of_memory(self, seconds: float, precision: str) -> float | None:
+        """Share of the memory's rate that reading all weights once per run takes: a lower bound."""
+        gigabytes = self.weights_gb * (1 if precision == "fp32" else 0.5)
+        return round(gigabytes / seconds / self.limits.copy_gb.median, 4) if gigabytes else None
 
 
-def _entrant(contestant: Contestant, subject: Subject, song: Path, threads: int) -> Entrant:
-    def run() -> Facts:
-        outside, inside = reported("rofo.benchmarks.probe", job, threads=threads)
-        return {**inside, "process": outside.seconds, "peak_mb": outside.peak_mb}
+def speed_row(who: Entrant, runs: Sequence[Run], baseline: Sequence[Run] | None, best: BestRates) -> SpeedRow:
+    """The row of one contestant; `baseline` are the runs of PyTorch, round by round."""
+    parts = _parts([run.parts for run in runs])
+    engine = next((part.seconds.median for part in parts if part.name == ENGINE), None)
+    shared = engine if who.device == "cpu" else None
+    return SpeedRow(
+        name=who.name,
+        device=who.device,
+        precision=who.precision,
+        real_time=Spread.of([run.song / run.elapsed for run in runs]),
+        times_pytorch=_ratios(runs, baseline),
+        process=Spread.of([run.process for run in runs]),
+        load=_spread([run.load for run in runs]),
+        first=_spread([run.first for run in runs]),
+        outside=_spread([run.outside for run in runs]),
+        parts=parts,
+        peak_mb=Spread.of([run.peak_mb for run in runs]),
+        of_matrix=best.of_matrix(shared, who.precision) if shared else None,
+        of_memory=best.of_memory(shared, who.precision) if shared else None,
+    )
 
-    job = Job(contestant, subject.source, song, threads)
-    baseline = contestant.kind in (PYMSS, RESTATED, NETWORK) and contestant.setting.eager
-    return Entrant(contestant.name, contestant.device, contestant.precision, baseline, run)
+
+def _entrant(one: Contestant, job: Job) -> Entrant:
+    return Entrant(one.name, one.device, one.precision, one.is_baseline, lambda: measure(job))
 
 
 def _tool(tool: Tool, subject: Subject, song: Path, folder: Path, threads: int) -> Entrant:
     """A tool's song cannot be told from its start: the whole process counts."""
 
-    def run() -> Facts:
+    def run() -> Run:
         with tempfile.TemporaryDirectory(dir=folder) as own:
             took = tool.run(subject, song, Path(own), threads)
-        return {"song": seconds, "elapsed": took.seconds, "process": took.seconds, "peak_mb": took.peak_mb}
+        return Run(soundfile.info(song).duration, took.seconds, took.seconds, took.peak_mb)
 
-    seconds = soundfile.info(song).duration
     return Entrant(f"{tool.program} (whole process)", "cpu", "its own", False, run)
 
 
-def _limits(threads: int, precisions: Sequence[str]) -> Facts:
-    return reported("rofo.benchmarks.machine", (threads, precisions), threads=threads)[1]
+def _ratios(runs: Sequence[Run], baseline: Sequence[Run] | None) -> Spread | None:
+    """How many times faster, each round against the same round: the machine's moods cancel out."""
+    return _spread([slow.elapsed / fast.elapsed for slow, fast in zip(baseline or (), runs, strict=False)])
 
 
-def _result(
-    subject: Subject, field: Sequence[Entrant], runs: dict[str, list[Facts]], rates: list[Facts],
-    rounds: int, about: About,
-) -> Speed:  # fmt: skip
-    model, limits = subject.model(), _spread(rates)
-    present = [entrant for entrant in field if entrant.name in runs]
-    counts = {facts["runs"] for name in runs for facts in runs[name] if "runs" in facts}
-    count, song = max(counts, default=0), next(iter(runs.values()))[0]["song"]
-    baselines = {entrant.device: runs[entrant.name] for entrant in reversed(present) if entrant.baseline}
-    best = BestRates(limits, (model.tflop or 0) * model.batch * count, (model.weights_gb or 0) * count)
-    return Speed(
-        kind="speed",
-        about=about,
-        model=model,
-        song_seconds=song,
-        chunks=count * model.batch,
-        rounds=rounds,
-        limits=limits,
-        exported=subject.exported,
-        rows=tuple(
-            speed_row(entrant, runs[entrant.name], baselines.get(entrant.device), best) for entrant in present
-        ),
-    )
+def _spread(values: Sequence[float | None]) -> Spread | None:
+    known = [value for value in values if value is not None]
+    return Spread.of(known) if known else None
 
 
-def _spread(rates: Sequence[Facts]) -> Limits:
+def _parts(runs: Sequence[Mapping[str, float]]) -> tuple[Part, ...]:
+    return tuple(Part(name, Spread.of([parts[name] for parts in runs])) for name in runs[0])
+
+
+def _limits(rates: Sequence[Mapping[str, Any]]) -> Limits:
     names = rates[0]["gflops"]
     gflops = {name: asdict(Spread.of([rate["gflops"][name] for rate in rates])) for name in names}
     return Limits(gflops, Spread.of([rate["copy_gb"] for rate in rates]))

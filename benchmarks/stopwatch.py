@@ -29,6 +29,10 @@ class Stopwatch:
         self.seconds: dict[str, float] = dict.fromkeys((READ, STFT, ENGINE, ISTFT, WRITE), 0.0)
         self.calls: dict[str, int] = dict.fromkeys(self.seconds, 0)
 
+    def used(self) -> dict[str, float]:
+        """Seconds of the steps that were taken, in the order of a song's path."""
+        return {name: seconds for name, seconds in self.seconds.items() if self.calls[name]}
+
     def timed(self, name: str, function: Callable[P, T]) -> Callable[P, T]:
         """The function, its time counted under `name`."""
 

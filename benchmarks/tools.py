@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rofo.benchmarks.prepare import Subject
+from rofo.benchmarks.networks import Checkpoint
 from rofo.benchmarks.processes import Measured, measured
-from rofo.benchmarks.reference import PYMSS_FAMILIES
+from rofo.benchmarks.subject import Subject
 from rofo.errors import EngineLoadError
 
 
@@ -25,10 +25,11 @@ class Tool:
 
 def _pymss(subject: Subject, song: Path, folder: Path, threads: int) -> Measured:
     """Registered under a home of its own, then run on the processor."""
-    checkpoint, config = subject.source.checkpoint, subject.source.told.config
-    if checkpoint is None or config is None or subject.manifest.architecture not in PYMSS_FAMILIES:
-        raise EngineLoadError("pymss needs a checkpoint of a family it has, and its yaml; give both")
-    kind = PYMSS_FAMILIES[subject.manifest.architecture]
+    checkpoint, config = subject.checkpoint, subject.told.config
+    file = Checkpoint.of(subject)
+    kind = file.family.msst_type(file.facts)
+    if checkpoint is None or config is None or kind is None:
+        raise EngineLoadError("pymss needs a checkpoint of a network it has, and its yaml; give both")
     files = ["--model", str(checkpoint.resolve()), "--config", str(config.resolve())]
     measured(["pymss", "register", "bench", "--type", kind, *files, "--force"], home=folder)
     return measured(
@@ -39,7 +40,7 @@ def _pymss(subject: Subject, song: Path, folder: Path, threads: int) -> Measured
 
 def _audio_separator(subject: Subject, song: Path, folder: Path, threads: int) -> Measured:
     """It takes models that its own list names, and reads this list from the network."""
-    checkpoint = subject.source.checkpoint
+    checkpoint = subject.checkpoint
     if checkpoint is None:
         raise EngineLoadError("audio-separator needs a checkpoint; give it instead of the engine")
     command = ["audio-separator", str(song), "--model_filename", checkpoint.name]

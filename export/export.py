@@ -72,9 +72,9 @@ def export_checkpoint(
     stage(f"reading {checkpoint}")
     source = _read(checkpoint, options)
     if is_mixer(source):
-        manifest = mixer_manifest(source, options.members, stem)
+        mixer = mixer_manifest(source, options.members, stem)
         with staging(stem) as folder:
-            return ExportReport(placed([_described(folder, stem, manifest)], stem.parent), manifest)
+            return ExportReport(placed([_described(folder, stem, mixer)], stem.parent), mixer)
     if options.members:
         raise UsageError(f"{checkpoint}: not a mixer, only that has members; leave --member out")
     family = find_family(source)

@@ -1,4 +1,4 @@
-"""The convolutional families, seeded: the benchmarks' plain MDX-Net, TFC-TDF v3 from pymss-core."""
+"""The convolutional families, seeded: a restatement of MDX-Net, TFC-TDF v3 from pymss-core."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from conv_tdf_net import ConvTdfNet
 from pymss_core.modules.mdx23c_tfc_tdf_v3 import TFC_TDF_net
 from torch import Tensor, nn
 
-from rofo.benchmarks.conv_tdf_net import ConvTdfNet
 from rofo.dsp.spectrogram import Spectrogram
 from rofo.manifest import Stft
 
@@ -71,15 +71,10 @@ class ConvOracle:
         torch.save({"state_dict": self.state(), "hyper_parameters": self.hyper}, path)
         return path
 
-    def audio(self, chunk: np.ndarray, *, zero_bins: int = 0, compensate: float = 1.0) -> np.ndarray:
-        """The network on one chunk as UVR runs it: (channels, samples) -> (stems, channels, samples)."""
-        network, hyper = self.network(), self.hyper
-
-        def stems(packed: Tensor) -> Tensor:
-            packed[:, :, :zero_bins] = 0
-            return network(packed) * compensate
-
-        return _through_torch(stems, chunk, hyper["n_fft"], hyper["hop_length"], hyper["dim_f"])
+    def audio(self, chunk: np.ndarray) -> np.ndarray:
+        """The network on one chunk: (channels, samples) -> (stems, channels, samples)."""
+        hyper = self.hyper
+        return _through_torch(self.network(), chunk, hyper["n_fft"], hyper["hop_length"], hyper["dim_f"])
 
 
 def write_onnx(network: nn.Module, path: Path, dim_f: int, dim_t: int, **options: object) -> None:
@@ -153,13 +148,6 @@ class TfcOracle:
         torch.save(self.network().state_dict(), checkpoint)
         config.write_text(yaml.safe_dump(self.yaml()))
         return checkpoint, config
-
-    def audio(self, chunk: np.ndarray) -> np.ndarray:
-        """The network on one chunk: (channels, samples) -> (stems, channels, samples)."""
-        with torch.inference_mode():
-            out = self.network()(torch.from_numpy(chunk)[None])
-        # pymss-core puts out two channels for whatever it is given; for mono these are the two halves.
-        return out.reshape(len(self.stems), *chunk.shape).numpy()
 
 
 def through_network(network: nn.Module, facts: Mapping[str, Any], chunk: np.ndarray) -> np.ndarray:

@@ -6,23 +6,35 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
 import soundfile
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {
+TOPS = {
     "rofo": "runtime",
-    "rofo/audio": "runtime/audio",
-    "rofo/engines": "runtime/engines",
-    "rofo/dsp": "runtime/dsp",
     "rofo/export": "export",
-    "rofo/export/networks": "export/networks",
     "rofo/benchmarks": "benchmarks",
     "rofo/checkpoints": "checkpoints",
 }
-DATA = {"rofo/py.typed", "rofo/checkpoints/catalogue.json", "rofo/checkpoints/mdx_catalogue.json"}
+
+
+def folders():
+    """{package in the wheel: folder in the tree}, every folder with Python files; data and tests left out."""
+    found = {}
+    for package, top in TOPS.items():
+        for path in (ROOT / top).rglob("__init__.py"):
+            inside = path.parent.relative_to(ROOT / top).as_posix()
+            found[package if inside == "." else f"{package}/{inside}"] = path.parent.relative_to(
+                ROOT
+            ).as_posix()
+    return found
+
+
+FOLDERS = folders()
+DATA = {"rofo/py.typed", "rofo/checkpoints/catalogue.json"}
 BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
 
 
@@ -57,14 +69,21 @@ def test_exactly_the_packages_are_shipped(content):
     }
     shipped = {name for name in content if ".dist-info/" not in name}
     assert shipped == modules | DATA
-    assert {"rofo/separator.py", "rofo/engines/openvino.py", "rofo/export/networks/roformer.py"} < shipped
+    assert {
+        "rofo/separator.py",
+        "rofo/engines/openvino.py",
+        "rofo/export/families/roformer/network.py",
+    } < shipped
     assert not [name for name in content if re.search(r"\btests?\b|/demo/|\.(flac|wav|onnx|ckpt)$", name)]
 
 
 def test_every_package_of_the_tree_is_listed():
-    tops = {ROOT / folder.partition("/")[0] for folder in FOLDERS.values()}
-    found = {path.parent for top in tops for path in top.rglob("__init__.py")}
-    assert {str(folder.relative_to(ROOT)) for folder in found} == set(FOLDERS.values())
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    mapped = dict(line.split(" = ") for line in config["options"]["package_dir"].split("\n") if line)
+    assert {name.replace(".", "/"): folder for name, folder in mapped.items()} == FOLDERS
+    listed = {line for line in config["options"]["packages"].split("\n") if line}
+    assert {name.replace(".", "/") for name in listed} == set(FOLDERS)
 
 
 def test_metadata_and_scripts(content):

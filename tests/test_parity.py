@@ -1,83 +1,51 @@
-"""From checkpoint to stems against code we did not write: pymss-core's networks under a plain demix."""
-
-import json
-from pathlib import Path
+"""From checkpoint to stems against MSST itself: what its networks and its `demix` gave (tests/golden)."""
 
 import numpy as np
 import pytest
-from oracle import Oracle, snr_db, song
-from plain_demix import demix
+from golden.checkpoints import engine_of, write_checkpoint
+from golden.files import Case, read
+from golden.seeded import song
+from oracle import snr_db
 
 from rofo import Separator
-from rofo.export.export import export
-from rofo.dsp.spectrogram import Spectrogram
 
-ORACLES = {
-    "bs": Oracle("bs_roformer"),
-    "bs mono, 3 stems": Oracle("bs_roformer", {"stereo": False}, stems=("drums", "bass", "other")),
-    "bs PoPE, skip": Oracle("bs_roformer", {"use_pope": True, "skip_connection": True}),
-    "mel": Oracle("mel_band_roformer", chunk=8820),
-}
-BACKENDS = {"openvino": 110, "onnxruntime": 110}
+SONGS = read("msst_demix").cases
+BACKENDS = ("openvino", "onnxruntime")
+# What no whole song has; test_networks.py and test_tfc_tdf.py hold every option against MSST.
+CHUNKS = ["bs PoPE", "bs linear attention twice, skip"]
 
 
-@pytest.fixture(scope="module", params=ORACLES)
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    """(oracle, its network, the engine exported from its checkpoint)."""
-    oracle = ORACLES[request.param]
-    folder = tmp_path_factory.mktemp("parity")
-    checkpoint, config = oracle.write(folder)
-    report = export(checkpoint, config=config)
-    return oracle, oracle.network(), next(f for f in report.files if f.suffix == ".onnx")
+def separated(separator: Separator, mix: np.ndarray) -> np.ndarray:
+    """(stems, channels, samples), in the manifest's order; what is left of the mix is checked on the way."""
+    found = separator.separate(mix, separator.manifest.sample_rate)
+    stems = np.stack([found[stem] for stem in separator.manifest.stems])
+    if separator.manifest.residual:
+        np.testing.assert_allclose(found[separator.manifest.residual], mix - stems.sum(axis=0), atol=1e-6)
+    return stems
 
 
-def lengths(oracle: Oracle) -> list[int]:
-    hop, chunk = oracle.kwargs["stft_hop_length"], oracle.chunk
-    return [1, hop - 1, hop + 1, chunk // 2, chunk // 2 + 1, chunk - 1, chunk, chunk + 1, 2 * chunk + 777]
+def as_given(case: Case, length: int, channels: int) -> np.ndarray:
+    mix = song(length, channels)
+    return mix * 2 + np.float32(0.0625) if case.facts["config"]["inference"].get("normalize") else mix
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_whole_songs(case, backend: str) -> None:
-    oracle, network, engine = case
-    channels = 2 if oracle.kwargs["stereo"] else 1
-    with Separator(engine, backend=backend, precision="fp32") as separator:
-        for samples in lengths(oracle):
-            mix = song(channels, samples, seed=samples)
-            wanted = demix(
-                mix, lambda chunk: oracle.audio(network, chunk), chunk=oracle.chunk, step=oracle.chunk // 2
-            )
-            stems = separator.separate(mix, oracle.sample_rate)
-            got = np.stack([stems[stem] for stem in oracle.stems])
-            assert snr_db(wanted, got) > 80, samples
-            if separator.manifest.residual:
-                residual = stems[separator.manifest.residual]
-                np.testing.assert_allclose(residual, mix - got.sum(axis=0), atol=1e-6)
+@pytest.mark.parametrize("name", SONGS)
+def test_whole_songs(name: str, tmp_path) -> None:
+    case = SONGS[name]
+    file = engine_of(*write_checkpoint(case, tmp_path))
+    for backend in BACKENDS:
+        with Separator(file, backend=backend, precision="fp32") as separator:
+            for length, want in case.outputs.items():
+                mix = as_given(case, int(length), separator.manifest.channels)
+                assert snr_db(want, separated(separator, mix)) > 105, (backend, length)
 
 
-@pytest.mark.parametrize(("backend", "gate"), BACKENDS.items())
-def test_one_chunk_through_the_graph(case, backend: str, gate: float) -> None:
-    oracle, network, engine = case
-    chunk = song(2 if oracle.kwargs["stereo"] else 1, oracle.chunk)
-    with Separator(engine, backend=backend, precision="fp32") as separator:
-        transform = Spectrogram(separator.manifest.stft, oracle.chunk)
-        spectrum = transform.forward(chunk)[None]
-        got = transform.inverse(separator._model.engines[0].run({"mix": spectrum})["stems"][0])
-    assert snr_db(oracle.audio(network, chunk), got) > gate
-
-
-def test_normalised_songs(tmp_path: Path) -> None:
-    """`inference.normalize`: mean and deviation of the channel mean out before, back in after."""
-    oracle = Oracle("bs_roformer")
-    checkpoint, config = oracle.write(tmp_path)
-    text = config.read_text()
-    config.write_text(text.replace("num_overlap: 2", "num_overlap: 4\n  normalize: true"))
-    files = export(checkpoint, config=config, check=False).files
-    manifest = json.loads(next(f for f in files if f.suffix == ".json").read_text())
-    assert manifest["normalize"] is True
-    network, mix = oracle.network(), song(2, 20000) + np.float32(0.05)
-    mono = mix.mean(axis=0)
-    levelled = (mix - mono.mean()) / mono.std()
-    wanted = demix(levelled, lambda c: oracle.audio(network, c), chunk=oracle.chunk, step=oracle.chunk // 4)
-    with Separator(files[0], precision="fp32") as separator:
-        got = separator.separate(mix, 44100)["vocals"]
-    assert snr_db(wanted[0] * mono.std() + mono.mean(), got) > 80
+@pytest.mark.parametrize("name", CHUNKS)
+def test_one_chunk(name: str, tmp_path) -> None:
+    """A song as long as a chunk, without overlap, is the network alone, but for MSST's silent last sample."""
+    case = read("msst_roformers").cases[name]
+    want = case.outputs["stems"]
+    with Separator(engine_of(*write_checkpoint(case, tmp_path)), precision="fp32") as separator:
+        got = separated(separator, song(want.shape[-1], want.shape[1], silent=(0.7, 1)))
+    assert not got[..., -1].any()
+    assert snr_db(want[..., :-1], got[..., :-1]) > 110

@@ -49,10 +49,10 @@ def layer_outputs(network: nn.Module, inputs: Tensors, stages: str) -> dict[str,
         flat = output.flatten()
         found[name] = LayerOutput(flat.numel(), flat[:: _stride(flat.numel())].clone().numpy())
 
-    stages = [(name, module) for name, module in network.named_modules() if re.fullmatch(stages, name)]
+    found_stages = [(name, module) for name, module in network.named_modules() if re.fullmatch(stages, name)]
     handles = [
         module.register_forward_hook(lambda _, __, output, name=name: keep(name, output))
-        for name, module in stages
+        for name, module in found_stages
     ]
     try:
         with torch.inference_mode():

@@ -1,8 +1,9 @@
-"""Made-up results of every kind."""
+"""Made-up results of every kind, and a model of a family that only tests know."""
 
 from dataclasses import replace
 
 import pytest
+import toy as toy_family
 
 from rofo.benchmarks.results import (
     About,
@@ -21,6 +22,9 @@ from rofo.benchmarks.results import (
     Spread,
     StemScore,
 )
+from rofo.benchmarks.subject import Subject, Told
+from rofo.export import ExportOptions, export_checkpoint, families
+from rofo.manifest import load_engine_manifest
 
 MACHINE = Machine("Chip & Co", 2, 1, ("avx2",), 8.0, "Linux", None)
 ABOUT = About("2026-01-02T03:04:05+00:00", MACHINE, {"rofo": "0.1.0"}, (LeftOut("pymss", "not <installed>"),))
@@ -74,3 +78,22 @@ def parity_result():
 def scale_result():
     """Make a Scale of a model."""
     return lambda name="tiny": replace(scale(), model=replace(MODEL, name=name))
+
+
+@pytest.fixture(scope="session")
+def toy_engine(tmp_path_factory):
+    """Checkpoint and engine of the toy."""
+    folder = tmp_path_factory.mktemp("toy")
+    checkpoint = toy_family.write(folder / "toy.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(families, "FAMILIES", [*families.FAMILIES, toy_family.Toy()])
+        engine = export_checkpoint(checkpoint, ExportOptions(given=toy_family.GIVEN)).files[0]
+    return checkpoint, engine
+
+
+@pytest.fixture
+def toy(toy_engine, monkeypatch):
+    """The toy as a Subject, its family registered."""
+    monkeypatch.setattr(families, "FAMILIES", [*families.FAMILIES, toy_family.Toy()])
+    checkpoint, engine = toy_engine
+    return Subject({"onnx": engine}, load_engine_manifest(engine), checkpoint, Told(given=toy_family.GIVEN))

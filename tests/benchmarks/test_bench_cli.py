@@ -31,6 +31,8 @@ def run(*arguments: object) -> int:
         (("scale", "x.onnx", "--seconds", "1,no"), 2, "numbers above 0"),
         (("scale", "x.onnx", "--batches", "1.5"), 2, "whole numbers"),
         (("scale", "x.onnx", "--seconds", "nan"), 2, "numbers above 0"),
+        (("shape", "none", "folder"), 2, "choose among viperx, small, mdx23c, kim"),
+        (("speed", "x.plan", "--backend", "none"), 2, "'openvino', 'onnxruntime'"),
         (("parity", "x.plan", "--mix", "m.wav"), 2, "an engine has no network"),
         (("parity", "x.ckpt", "--mix", "m.wav", "--stems", "--threads", "1"), 2, "Error"),
     ],
@@ -53,4 +55,4 @@ def test_debug_shows_the_traceback_wherever_it_stands(arguments, capsys):
 def test_help_lists_the_commands(capsys):
     assert run("--help") == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("speed", "parity", "scale", "report"))
+    assert all(name in shown for name in ("speed", "parity", "scale", "report", "shape"))

@@ -1,15 +1,21 @@
 """The page: everything measured is on it, nothing is fetched, nothing a name holds can break it."""
 
+import base64
 import json
 import re
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from rofo.benchmarks.charts import Line, lines, ticks
+from rofo.benchmarks.charts import line
+from rofo.benchmarks.cli import main
 from rofo.benchmarks.report import write_report
 from rofo.benchmarks.results import Spread, load_all, save
+from rofo.benchmarks.tables import section
 from rofo.errors import OutputWriteError, UsageError
 
 
@@ -28,7 +34,12 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         if tag != "meta":
             self.open.append(tag)
-        self.plots += tag == "svg"
+        if tag == "img":
+            (picture,) = (value for name, value in attrs if name == "src")
+            ET.fromstring(base64.b64decode(picture.removeprefix("data:image/svg+xml;base64,")))
+            self.plots += 1
+            self.open.pop()
+            return
         self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "data")]
 
     def handle_startendtag(self, tag, attrs):
@@ -113,13 +124,30 @@ def test_a_folder_that_cannot_be_made(tmp_path, speed_result):
         save(speed_result(), tmp_path / "file" / "results")
 
 
-def test_ticks_are_round_and_few():
-    assert ticks(0.8, 12) == [1, 2, 5, 10]
-    assert ticks(1, 3600) == [1, 10, 100, 1000]
-    assert ticks(15, 45) == [20, 30, 40]
-
-
 def test_noise_does_not_look_like_growth():
-    flat = Line("memory", ((1, Spread(100, 100, 100)), (2, Spread(101, 101, 101))))
-    heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', lines([flat], "m", "x", "y"))]
-    assert heights[0] - heights[1] < 2.5
+    flat = [(1.0, Spread(100, 100, 100)), (2.0, Spread(101, 101, 101))]
+    drawn = ET.fromstring(line(flat, "x", "y"))
+    dots = [float(use.get("y")) for use in drawn.iter("{http://www.w3.org/2000/svg}use") if _is_dot(use)]
+    assert len(set(dots)) == 2
+    assert 0 < dots[0] - dots[1] < 0.02 * float(drawn.get("height").removesuffix("pt"))
+
+
+def _is_dot(use):
+    return "0d7a68" in (use.get("style") or "")
+
+
+def test_without_matplotlib_a_report_says_what_to_install(tmp_path, speed_result, monkeypatch):
+    save(speed_result(), tmp_path)
+    for name in ("rofo.benchmarks.report", "rofo.benchmarks.plots", "rofo.benchmarks.charts"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit) as stop:
+        main(["report", "--results", str(tmp_path)])
+    assert stop.value.code == 2
+
+
+def test_limits_that_were_not_measured_are_not_told(speed_result):
+    result = speed_result()
+    assert "matrix product" in " ".join(section(result).notes)
+    on_gpu = replace(result, limits=replace(result.limits, gflops={}))
+    assert "limits" not in " ".join(section(on_gpu).notes)

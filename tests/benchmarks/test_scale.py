@@ -4,12 +4,12 @@ import pytest
 
 from rofo.benchmarks import scale
 from rofo.benchmarks.contestants import Choice
-from rofo.benchmarks.processes import Measured
-from rofo.benchmarks.reference import Told
+from rofo.benchmarks.probe import Run
 from rofo.benchmarks.scale import Values, measure_scale
-from rofo.errors import EngineRunError, UsageError
+from rofo.benchmarks.subject import Told
+from rofo.errors import EngineRunError
 
-CHOICE = Choice(("onnxruntime",), ("fp32",), 2)
+CHOICE = Choice(2, ("onnxruntime",), ("fp32",))
 
 
 @pytest.fixture
@@ -17,15 +17,14 @@ def jobs(monkeypatch):
     """All jobs that were run; each song takes a tenth of its length, and 3 threads always fail."""
     seen = []
 
-    def answer(module, job, *, threads):
-        if threads == 3:
+    def answer(job):
+        if job.threads == 3:
             raise EngineRunError("no third core")
         seconds = float(job.song.stem)
-        seen.append((seconds, job.stems, threads, job.source.engine.parent.name))
-        inside = {"elapsed": seconds / 10, "song": seconds, "backend": "onnxruntime", "precision": "fp32"}
-        return Measured(1.0, 100.0 + len(seen)), inside
+        seen.append((seconds, job.stems, job.threads, job.subject.engine.parent.name))
+        return Run(seconds, seconds / 10, 1.0, 100.0 + len(seen), backend="onnxruntime", precision="fp32")
 
-    monkeypatch.setattr(scale, "reported", answer)
+    monkeypatch.setattr(scale, "measure", answer)
     return seen
 
 
@@ -56,8 +55,8 @@ def test_every_axis_varies_alone(make_engine, jobs):
 def test_other_batches_are_exported_and_separate_the_same_song(make_engine, jobs, monkeypatch, tmp_path):
     made = {batch: make_engine(batch=batch) for batch in (1, 4)}
 
-    def prepared(target, told, folder, batch=1):
-        return real(made[batch], Told(), folder)
+    def prepared(target, told, folder, log, batch=1):
+        return real(made[batch], Told(), folder, log)
 
     real = scale.prepare
     monkeypatch.setattr(scale, "prepare", prepared)
@@ -67,9 +66,3 @@ def test_other_batches_are_exported_and_separate_the_same_song(make_engine, jobs
     assert [point.value for point in result.points if point.axis == "batch"] == [1, 4]
     assert by_batch[0][0] == by_batch[1][0] == pytest.approx(4 * result.song_seconds)
     assert by_batch[0][3] != by_batch[1][3]
-
-
-def test_a_yaml_for_an_engine_is_refused(make_engine, tmp_path):
-    values = Values((1.0,), (), (), 60)
-    with pytest.raises(UsageError, match="needs no --config"):
-        measure_scale(make_engine(), Told(tmp_path / "a.yaml"), CHOICE, values, rounds=1, say=lambda _: None)

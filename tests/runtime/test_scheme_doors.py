@@ -1,20 +1,16 @@
 """Schemes through the doors of a Separator, with engines that look at the whole chunk."""
 
 import dataclasses
-import inspect
 import json
 import tracemalloc
 
 import numpy as np
 import pytest
 import soundfile
-from plain_demix import demix
-from plain_schemes import kuielab, mdx_c, mvsep, uvr_mdx
 
 from rofo import ManifestError, Options, Separator, UsageError, load_manifest
 from rofo.dsp import SCHEMES
 from rofo.dsp.outer import SLICE
-from rofo.dsp.spectrogram import Spectrogram
 from rofo.manifest import OverlapAdd
 
 RATE, CHUNK, N_FFT = 44100, 4000, 256
@@ -33,44 +29,6 @@ def rewritten(make_engine):
         return path
 
     return make
-
-
-def levelling(separator):
-    """What the network of `level` does to a chunk, as the plain re-statements want it."""
-    transform = Spectrogram(separator.manifest.stft, separator.manifest.chunk.samples)
-
-    def model(chunk):
-        spectrum = transform.forward(chunk)
-        return transform.inverse(spectrum * (0.5 * np.tanh(0.05 * np.abs(spectrum).max())))[None]
-
-    return model
-
-
-PLAIN = {
-    "fade": lambda mix, model: demix(mix, model, chunk=CHUNK, step=CHUNK // 2),
-    "hann": lambda mix, model: uvr_mdx(mix, model, chunk=CHUNK, n_fft=N_FFT, overlap=None),
-    "trim": lambda mix, model: kuielab(mix, model, chunk=CHUNK, n_fft=N_FFT),
-    "rectangular": lambda mix, model: mdx_c(mix, model, chunk=CHUNK, number=8),
-    "outer": lambda mix, model: mvsep(mix, model, chunk=CHUNK, n_fft=N_FFT, outer=SLICE, step=400_000),
-}
-
-
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_scheme_through_an_engine_equals_its_tool(opened, song, snr_db, scheme):
-    separator = opened()
-    for length in (1, CHUNK - 1, GEN + 1, 30_001):
-        mix = song(length) * np.linspace(0.01, 1, length, dtype=np.float32)
-        want = PLAIN[scheme](mix, levelling(separator))[0]
-        assert snr_db(want, separator.separate(mix, RATE, Options(scheme=scheme))["vocals"]) > 100
-
-
-def test_slices_of_a_million_samples(opened, song, snr_db):
-    separator, length = opened(chunk=100_000), SLICE + 100_000
-    mix = song(length) * np.linspace(0.01, 1, length, dtype=np.float32)
-    sizes = {"chunk": 100_000, "n_fft": N_FFT, "outer": SLICE, "step": 750_000}
-    want = mvsep(mix, levelling(separator), **sizes)[0]
-    got = separator.separate(mix, RATE, Options(scheme="outer", overlap=0.25))["vocals"]
-    assert snr_db(want, got) > 100
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -171,13 +129,6 @@ def test_what_cannot_be_is_refused_at_once_at_every_door(opened, song, tmp_path)
             door(scheme="other")
         with pytest.raises(UsageError, match="overlap is 1, not 0 or more"):
             door(scheme="hann", overlap=1)
-
-
-def test_no_door_has_an_option_less():
-    doors = (Separator.separate, Separator.separate_songs, Separator.stream, Separator.separate_file)
-    shared = {"stems", "overlap", "scheme", "progress", "cancel"}
-    for door in doors:
-        assert shared <= inspect.signature(door).parameters.keys()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from oracle import Oracle, snr_db, song
 
-from rofo.benchmarks import viperx
+from rofo.benchmarks.shapes import BANDS
 from rofo.dsp.spectrogram import Spectrogram
 from rofo.export.errors import CheckpointError
 from rofo.export.families.roformer.network import LinearAttention, Rotary
@@ -18,7 +18,7 @@ VARIANTS = {
     "bs mono": Oracle(BS, {"stereo": False}),
     "bs three stems": Oracle(BS, stems=("drums", "bass", "other")),
     "bs hop 441": Oracle(BS, {"stft_n_fft": 2048, "stft_win_length": 2048, "stft_hop_length": 441,
-                              "freqs_per_bands": viperx.BANDS}),
+                              "freqs_per_bands": BANDS}),
     "bs one mask layer": Oracle(BS, {"mask_estimator_depth": 1}),
     "bs three mask layers": Oracle(BS, {"mask_estimator_depth": 3}),
     "bs expansion 1": Oracle(BS, {"mlp_expansion_factor": 1}),

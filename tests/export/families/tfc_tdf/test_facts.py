@@ -17,7 +17,8 @@ from rofo.export.source import Source
 
 PLAIN = {
     "architecture": "tfc_tdf_v3", "packed": 16, "sub_bins": 64, "num_stems": 2, "num_channels": 8,
-    "growth": 6, "num_scales": 2, "num_blocks_per_scale": 2, "bottleneck_factor": 4, "scale": (2, 2), "norm": None,
+    "growth": 6, "num_scales": 2, "num_blocks_per_scale": 2, "bottleneck_factor": 4, "scale": (2, 2),
+    "norm": None,
 }  # fmt: skip
 OTHERS: dict[str, Any] = {
     "scale": (1, 2), "num_scales": 3, "num_blocks_per_scale": 1, "bottleneck_factor": 2, "num_channels": 5,

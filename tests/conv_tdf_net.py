@@ -1,4 +1,4 @@
-"""MDX-Net's ConvTDFNet in plain PyTorch: the other side of a comparison, because nobody packages it.
+"""MDX-Net's ConvTDFNet in plain PyTorch: the oracle of its tests, because nobody packages it.
 
 Its definition is written out as kuielab's code and UVR's have it, and shares nothing with the network that is
 exported: spectrograms as (batch, 4, bins, frames), turned before and after the U-net, every layer on its own.

@@ -1,0 +1,158 @@
+"""What a command was given -> engines to measure, what they were made of, and songs for them."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from rofo.benchmarks import machine
+from rofo.benchmarks.processes import measured
+from rofo.benchmarks.results import Exported, Model
+from rofo.benchmarks.rounds import Log
+from rofo.errors import UsageError
+from rofo.export.facts import TABLE
+from rofo.manifest import EngineFile, Manifest, load_engine_manifest, manifest_path
+
+ONNX = "onnx"
+# Both `rofo-export` and a Python without its scripts on the PATH.
+_EXPORT = "from rofo.export.cli import main; main()"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What its user tells of a checkpoint: the yaml, and facts by the names of rofo.export.facts."""
+
+    config: Path | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    def export_options(self) -> Iterator[str]:
+        """The same for rofo-export."""
+        if self.config:
+            yield from ("--config", str(self.config))
+        for name, value in self.given.items():
+            yield from (str(TABLE[name].option), ",".join(value) if isinstance(value, tuple) else str(value))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Engine files of one model by kind, their checkpoint, and what making the first took if it was made now.
+
+    `engine` is the one that the others are described by: chunk, scheme, batch and cost are its.
+    """
+
+    engines: Mapping[str, Path]
+    manifest: Manifest
+    checkpoint: Path | None = None
+    told: Told = Told()
+    exported: Exported | None = None
+
+    @property
+    def engine(self) -> Path:
+        """The first engine file."""
+        return next(iter(self.engines.values()))
+
+    @property
+    def batch(self) -> int:
+        """Chunks at once."""
+        return self.entry(self.engine).batch
+
+    @property
+    def step(self) -> float:
+        """Seconds of song that one run of the engine adds, at most."""
+        alone = 1 - (self.manifest.overlap_add.overlap or 0)
+        return self.manifest.chunk.samples * alone / self.manifest.sample_rate * self.batch
+
+    def write_song(self, path: Path, seconds: float) -> Path:
+        """A song of noise in the model's rate and channels."""
+        return write_noise(path, seconds, self.manifest.sample_rate, self.manifest.channels)
+
+    def entry(self, engine: Path) -> EngineFile:
+        """What its manifest says of an engine file."""
+        manifest = load_engine_manifest(engine)
+        return next(entry for entry in manifest.engines if entry.file == engine.name)
+
+    def model(self) -> Model:
+        """Its description in results."""
+        manifest = self.manifest
+        tflop, weights = self._cost()
+        return Model(
+            name=manifest.name,
+            architecture=manifest.architecture,
+            checkpoint_sha256=manifest.source.checkpoint_sha256,
+            sample_rate=manifest.sample_rate,
+            stems=manifest.stems,
+            chunk=manifest.chunk.samples / manifest.sample_rate,
+            scheme=manifest.overlap_add.scheme,
+            overlap=manifest.overlap_add.overlap,
+            batch=self.batch,
+            tflop=tflop,
+            weights_gb=weights,
+        )
+
+    def _cost(self) -> tuple[float | None, float | None]:
+        if self.engine.suffix != ".onnx" or find_spec("onnx") is None:
+            return None, None
+        from rofo.export.graph.cost import graph_cost
+
+        cost = graph_cost(self.engine)
+        return cost.flop / self.batch / 1e12, cost.weights / 1e9
+
+
+def is_engine(path: Path) -> bool:
+    """Whether a path is an engine: a plan, or an .onnx file with its manifest beside it."""
+    return path.suffix == ".plan" or (path.suffix == ".onnx" and manifest_path(path).exists())
+
+
+def prepare(
+    target: Path, told: Told, folder: Path, log: Log, batch: int = 1, plans: Sequence[str] = ()
+) -> Subject:
+    """The engine itself, or engines exported from a checkpoint into `folder`, unverified.
+
+    Beside the ONNX one a plan is built for every backend of `plans`; one that cannot be built is left out.
+    Raises UsageError where anything is told of an engine, ManifestError, and the export's errors.
+    """
+    if is_engine(target):
+        if told != Told():
+            raise UsageError(
+                f"{target}: an engine needs no --config or other facts; drop them, or give its checkpoint"
+            )
+        manifest = load_engine_manifest(target)
+        (entry,) = (entry for entry in manifest.engines if entry.file == target.name)
+        return Subject({entry.backend: target}, manifest)
+    engines = {ONNX: folder / str(batch) / ONNX / f"{target.stem}.onnx"}
+    exported = _export(target, told, engines[ONNX], batch, ONNX)
+    for backend in plans:
+        plan = folder / str(batch) / backend / f"{target.stem}.plan"
+        card = (
+            ["--gpu", machine.card()] if backend == "tensorrt-rtx" else []
+        )  # the other builder looks itself
+        build = partial(_export, target, told, plan, batch, backend, *card)
+        if log.attempt(f"rofo {backend}", build):
+            engines[backend] = plan
+    return Subject(engines, load_engine_manifest(engines[ONNX]), target, told, exported)
+
+
+def write_noise(path: Path, seconds: float, rate: int, channels: int) -> Path:
+    """A song of seeded noise, loud everywhere; 16 bits, as most songs are."""
+    block = np.random.default_rng(0).uniform(-0.5, 0.5, (rate, channels)).astype(np.float32)
+    left = round(seconds * rate)
+    with soundfile.SoundFile(path, "w", rate, channels, "PCM_16") as file:
+        while left > 0:
+            file.write(block[:left])
+            left -= len(block)
+    return path
+
+
+def _export(target: Path, told: Told, engine: Path, batch: int, kind: str, *options: str) -> Exported:
+    engine.parent.mkdir(parents=True)
+    stem = ["--output", str(engine.with_suffix("")), "--batch", str(batch), "--target", kind, "--no-verify"]
+    command = [sys.executable, "-c", _EXPORT, str(target), *stem, *told.export_options(), *options]
+    took = measured(command)
+    size = target.stat().st_size / 2**20
+    return Exported(round(took.seconds, 1), round(took.peak_mb), round(took.peak_mb / size, 2))

@@ -1,0 +1,39 @@
+"""Seeded public shapes: files that the exporter reads, the same every time."""
+
+import pytest
+import torch
+import yaml
+
+from rofo.benchmarks.shapes import SHAPES, write_shape
+from rofo.export.families import describe, find_family, load_network
+from rofo.export.source import read_source
+
+# The least of each that is still the same network.
+SMALLEST = {
+    "small": {"dim": 8},
+    "mdx23c": {"num_channels": 4, "growth": 4, "num_scales": 2},
+    "kim": {"num_blocks": 3, "g": 4, "dim_f": 64, "dim_t": 16, "n_fft": 160, "hop_length": 40},
+}
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_the_exporter_knows_what_is_written(name, tmp_path):
+    checkpoint, config = write_shape(name, tmp_path, **SMALLEST[name])
+    assert checkpoint.name == f"{name}.ckpt"
+    source = read_source(checkpoint)
+    family = find_family(source)
+    facts = describe(family, source, config).require()
+    assert facts["sample_rate"] == 44100
+    network = load_network(family, source, facts)
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+
+
+def test_the_same_name_gives_the_same_weights(tmp_path):
+    one, two = (torch.load(write_shape("small", tmp_path / n)[0]) for n in ("a", "b"))
+    assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_changes_are_in_the_yaml(tmp_path):
+    _, config = write_shape("small", tmp_path, depth=2)
+    assert yaml.safe_load(config.read_text())["model"]["depth"] == 2
+    assert SHAPES["small"].config["model"]["depth"] == 1

@@ -1,0 +1,58 @@
+"""Plain networks and their engine forms against the networks of the tools they come from (tests/golden)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from golden.checkpoints import write_checkpoint, write_lightning
+from golden.files import Case, read
+from golden.seeded import song
+from oracle import snr_db
+
+from rofo.dsp.spectrogram import Spectrogram
+from rofo.export.families import describe, find_family, load_network
+from rofo.export.graph.trace import run_network
+from rofo.export.graph.types import Form
+from rofo.export.model import Model
+from rofo.export.source import read_source
+
+# One chunk of a song, the last third of which is silent, through every network that a tool of ours runs.
+FILES = ("msst_roformers", "msst_tfc_tdf", "mdx_net", "audio_separator_conv_tdf")
+CASES = [(file, name) for file in FILES for name in read(file).cases]
+# What no yaml says of a ConvTDFNet, given so that nothing is added that its class does not have.
+AS_TRAINED = {"scheme": "trim", "stems": ("vocals",)}
+
+
+def through(case: Case, folder: Path, form: Form | None) -> tuple[np.ndarray, np.ndarray]:
+    """What the tool gave for the chunk, and what our network gives: the plain one, or that of a form."""
+    if "config" in case.facts:
+        path, config, given = *write_checkpoint(case, folder), {}
+    else:
+        path, config, given = write_lightning(case, folder), None, AS_TRAINED
+    source = read_source(path)
+    family = find_family(source)
+    model = Model.of(family, source, describe(family, source, config, given), "golden")
+    network = load_network(family, source, model.facts)
+    if form:
+        network = family.engine(network, model.facts, form)
+    wanted = case.outputs["stems"]
+    chunk = song(wanted.shape[-1], wanted.shape[1], silent=(0.7, 1))
+    transform = Spectrogram(model.stft, model.chunk.samples)
+    stems = run_network(network, {"mix": transform.forward(chunk)[None]})["stems"]
+    return wanted, transform.inverse(stems[0])
+
+
+@pytest.mark.parametrize(("file", "name"), CASES)
+def test_the_plain_network_is_the_tools(file, name, tmp_path):
+    assert snr_db(*through(read(file).cases[name], tmp_path, None)) > 110
+
+
+@pytest.mark.parametrize(("file", "name"), CASES[::4])
+def test_so_is_its_engine(file, name, tmp_path):
+    assert snr_db(*through(read(file).cases[name], tmp_path, Form())) > 105
+
+
+@pytest.mark.parametrize("name", ["bs", "bs linear attention", "bs PoPE", "mel"])
+def test_half_precision_stays_close(name, tmp_path):
+    form = Form("tensorrt", "fp16")
+    assert snr_db(*through(read("msst_roformers").cases[name], tmp_path, form)) > 57

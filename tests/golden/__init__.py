@@ -1,0 +1,1 @@
+"""Outputs of the public tools, and what they were computed from. README.md tells how."""

@@ -1,0 +1,77 @@
+"""Demucs v3 and v4: its networks on one segment, and `apply_model` of whole songs."""
+
+import random
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from golden.files import Case
+from golden.seeded import seeded_state, song
+
+SOURCES = ["drums", "vocals"]
+SEGMENT, RATE = 16384, 44100  # samples, Hz; the public ones are of 7.8 s and more
+STRIDE = 3  # every so many samples are kept, and of whole songs
+SONG_STRIDE = 11
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "htdemucs": ("HTDemucs", {"channels": 8, "bottom_channels": 32, "t_layers": 3, "t_heads": 4}),
+    "htdemucs, dconv in both": (
+        "HTDemucs",
+        {"channels": 8, "bottom_channels": 32, "t_layers": 3, "t_heads": 4, "dconv_mode": 3},
+    ),
+    "htdemucs without bottom": ("HTDemucs", {"channels": 8, "t_layers": 2, "t_heads": 4}),
+    "hdemucs": ("HDemucs", {"channels": 8}),
+}
+
+
+def golden_files(_: Path) -> Iterator[tuple[str, dict[str, Case]]]:
+    cases = {name: _segment(*network) for name, network in NETWORKS.items()}
+    cases["htdemucs, a short segment"] = _segment(*NETWORKS["htdemucs"], samples=5001)
+    cases["hdemucs, a short segment"] = _segment(*NETWORKS["hdemucs"], samples=5001)
+    yield "demucs", cases
+    songs = {}
+    for name in ("htdemucs", "hdemucs"):
+        for shifts, overlap in ((0, 0.25), (0, 0.5), (1, 0.25)):
+            songs[f"{name}, {shifts} shifts, overlap {overlap}"] = _song(name, shifts, overlap)
+    yield "demucs_apply_model", songs
+
+
+def _network(kind: str, options: dict[str, Any]) -> tuple[torch.nn.Module, dict[str, Any]]:
+    from demucs.hdemucs import HDemucs
+    from demucs.htdemucs import HTDemucs
+
+    build = {"HTDemucs": HTDemucs, "HDemucs": HDemucs}[kind]
+    network = build(SOURCES, **options, samplerate=RATE, segment=Fraction(SEGMENT, RATE)).eval()
+    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    state = {name: torch.from_numpy(value) for name, value in seeded_state(shapes).items()}
+    network.load_state_dict(state)
+    facts = {"kind": kind, "options": options, "sources": SOURCES, "segment": SEGMENT, "rate": RATE}
+    return network, {**facts, "shapes": shapes}
+
+
+def _segment(kind: str, options: dict[str, Any], samples: int = SEGMENT) -> Case:
+    network, facts = _network(kind, options)
+    with torch.inference_mode():
+        stems = network(torch.from_numpy(song(samples))[None])[0]
+    facts |= {"length": samples, "stride": STRIDE}
+    return Case(facts, {"stems": stems[..., ::STRIDE].contiguous().numpy()})
+
+
+def _song(name: str, shifts: int, overlap: float) -> Case:
+    """As demucs.separate runs it: the song's mean and deviation are taken out first and put back after."""
+    from demucs.apply import apply_model
+
+    network, facts = _network(*NETWORKS[name])
+    mix = torch.from_numpy(song(40_000))
+    mono = mix.mean(0)
+    random.seed(0)
+    offsets = [random.randint(0, RATE // 2) for _ in range(shifts)]
+    random.seed(0)
+    with torch.inference_mode():
+        levelled = (mix - mono.mean()) / (mono.std() + 1e-8)
+        stems = apply_model(network, levelled[None], shifts=shifts, overlap=overlap)[0]
+        stems = stems * (mono.std() + 1e-8) + mono.mean()
+    facts |= {"length": 40_000, "stride": SONG_STRIDE, "overlap": overlap, "offsets": offsets}
+    return Case(facts, {"stems": stems[..., ::SONG_STRIDE].contiguous().numpy()})

@@ -1,0 +1,89 @@
+"""Run a public tool with seeded weights and store what it gives: `python make_golden.py TOOL CLONE`.
+
+CLONE is a clone of the tool's repository at the commit that TOOLS names. README.md tells what must be
+installed. One tool per run: their packages have the same names.
+"""
+
+import importlib
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from golden import files
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A repository; `inside` is what must be on the import path, relative to its root."""
+
+    repository: str
+    commit: str
+    licence: str
+    inside: str = ""
+
+
+TOOLS = {
+    "msst": Tool(
+        "ZFTurbo/Music-Source-Separation-Training", "ccc011abf7f89dd7922bb2888d48493b575c0289", "MIT"
+    ),
+    "msst_others": Tool(
+        "ZFTurbo/Music-Source-Separation-Training", "ccc011abf7f89dd7922bb2888d48493b575c0289", "MIT"
+    ),
+    "demucs": Tool("facebookresearch/demucs", "e976d93ecc3865e5757426930257e200846a520a", "MIT"),
+    "bsrnn": Tool("magronp/bsrnn", "36f54e357af8c4c52c04ec00af06e610500c8097", "none given, later MIT"),
+    "uvr": Tool(
+        "Anjok07/ultimatevocalremovergui", "5517e0cf0d1acd16a1618eeedec596957523f9e1", "MIT (README)"
+    ),
+    "audio_separator": Tool(
+        "nomadkaraoke/python-audio-separator", "0a644dbb07d94a7e747d5265e3abbaf600459449", "MIT"
+    ),
+    "mdx_net": Tool("kuielab/mdx-net", "bbd46dbf2ceb26c3fbfbe412b5159bce2366c9c0", "MIT"),
+    "mdx_net_submission": Tool(
+        "kuielab/mdx-net-submission", "68b969d7b9a99ed4557ba372035b4eb2ac67547d", "MIT"
+    ),
+    "sdx23": Tool("kuielab/sdx23", "2f217926797bfc25edc4420200670ca288efe8a8", "MIT"),
+    "mvsep_mdx23": Tool(
+        "ZFTurbo/MVSEP-MDX23-music-separation-model", "765bd312ff0b4213d4ad48ab554a0fc11389633d", "none given"
+    ),
+}
+LIBRARIES = (
+    "torch",
+    "numpy",
+    "rotary-embedding-torch",
+    "PoPE-pytorch",
+    "librosa",
+    "onnxruntime",
+    "einops",
+    "torchaudio",
+)
+
+
+def main(name: str, clone: Path) -> None:
+    tool = TOOLS[name]
+    found = subprocess.run(
+        ["git", "-C", str(clone), "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    if found != tool.commit:
+        raise SystemExit(f"{clone}: is at {found}, not at {tool.commit}; check that commit out")
+    sys.path.insert(0, str(clone / tool.inside))
+    about = {"repository": tool.repository, "commit": tool.commit, "licence": tool.licence}
+    about["versions"] = {library: _version(library) for library in LIBRARIES}
+    for file, cases in importlib.import_module(f"golden.from_{name}").golden_files(clone):
+        path = files.FOLDER / f"{file}.npz"
+        files.write(path, about, cases)
+        print(f"{path.name}: {len(cases)} cases, {path.stat().st_size / 1024:.0f} KiB")
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]).resolve())
