@@ -29,7 +29,13 @@ class Linear(nn.Module):
     """
 
     def __init__(
-        self, weight: Tensor, bias: Tensor, form: Form, *, scale: Tensor | None = None, shift: Tensor | None = None
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        form: Form,
+        *,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
     ) -> None:
         super().__init__()
         weight, bias = folded(weight, bias, scale, shift)
@@ -55,7 +61,9 @@ class Recurrent(nn.Module):
         weights = dict(layer.named_parameters())
         for end in ("l0", "l0_reverse"):
             weight, bias = weights[f"weight_ih_{end}"], weights[f"bias_ih_{end}"]
-            weights[f"weight_ih_{end}"], weights[f"bias_ih_{end}"] = folded(weight, bias, norm.weight, norm.bias)
+            weights[f"weight_ih_{end}"], weights[f"bias_ih_{end}"] = folded(
+                weight, bias, norm.weight, norm.bias
+            )
         self.layer.load_state_dict(weights)
         self.layer.requires_grad_(False).to(self.dtype)
         self.project = Linear(project.weight, project.bias, form)

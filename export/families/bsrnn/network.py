@@ -72,7 +72,10 @@ class Bsrnn(nn.Module):
         # (batch x channels, 2, bins, frames): from here on a channel is an item of the batch.
         spectrum = mix.flatten(0, 1).permute(0, 3, 2, 1)
         split = spectrum.split(self.bands, dim=2)
-        features = [norm_and_project(band.flatten(1, 2)) for norm_and_project, band in zip(self.BN, split, strict=True)]
+        features = [
+            norm_and_project(band.flatten(1, 2))
+            for norm_and_project, band in zip(self.BN, split, strict=True)
+        ]
         x = torch.stack(features, dim=1).unflatten(0, (batch, channels))
         x = self.separator(x).flatten(0, 1)
         stems = [
@@ -169,7 +172,9 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (items, features, frames, bands) -> the same."""
         q, k, v = (
-            torch.stack([self.get_submodule(f"attn_conv_{name}_{head}")(x) for head in range(self.heads)], dim=1)
+            torch.stack(
+                [self.get_submodule(f"attn_conv_{name}_{head}")(x) for head in range(self.heads)], dim=1
+            )
             for name in "QKV"
         )  # (items, heads, features of a head, frames, bands)
         q, k, values = (part.transpose(2, 3).flatten(3) for part in (q, k, v))

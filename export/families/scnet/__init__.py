@@ -37,7 +37,9 @@ class Scnet(Family):
     """SCNet; whether it is the masked one is the fact `architecture`, named as MSST's model_type."""
 
     name = "scnet"
-    options = frozenset(("sample_rate", "n_fft", "hop_length", "chunk_seconds", "stems", "scheme", "normalize"))
+    options = frozenset(
+        ("sample_rate", "n_fft", "hop_length", "chunk_seconds", "stems", "scheme", "normalize")
+    )
     yaml_types = frozenset(("scnet", "scnet_masked"))
     yaml_hints = (frozenset(("band_SR", "band_kernel")),)
     stages = r"encoder\.\d+|separation\.layers\.\d+|decoder\.\d+|mask"
@@ -58,7 +60,9 @@ class Scnet(Family):
     def complete(self, facts: Facts, problems: list[str]) -> Facts:
         """As in Family. The plain network was trained without a window, the masked one with Hann's."""
         if "band_SR" not in facts:
-            problems.append("the shares of its bands (band_SR) are not in the weights; give its yaml (--config)")
+            problems.append(
+                "the shares of its bands (band_SR) are not in the weights; give its yaml (--config)"
+            )
         window = "hann" if facts["architecture"] == "scnet_masked" else "rectangular"
         facts = merge(facts, _DEFAULTS).derived("architecture", stft_window=window)
         if "band_stride" not in facts:
@@ -81,7 +85,9 @@ class Scnet(Family):
 
     def summary(self, facts: Facts) -> str:
         """As in Family."""
-        return f"{facts['architecture']} {'-'.join(map(str, facts['dims']))}, {facts['num_dplayer']} dual paths"
+        return (
+            f"{facts['architecture']} {'-'.join(map(str, facts['dims']))}, {facts['num_dplayer']} dual paths"
+        )
 
     def msst_type(self, facts: Facts) -> str | None:
         """As in Family."""

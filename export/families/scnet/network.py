@@ -43,7 +43,9 @@ class Sizes:
             low = math.ceil(rows * self.band_SR[0])
             both = math.ceil(rows * (self.band_SR[0] + self.band_SR[1]))
             found.append((low, both - low, rows - both))
-            rows = sum(compressed_rows(n, stride) for n, stride in zip(found[-1], self.band_stride, strict=True))
+            rows = sum(
+                compressed_rows(n, stride) for n, stride in zip(found[-1], self.band_stride, strict=True)
+            )
         last = zip(found[-1], self.band_stride, strict=True)
         return [*found, tuple(compressed_rows(n, stride) for n, stride in last)]
 
@@ -60,7 +62,9 @@ class Scnet(nn.Module):
         self.encoder = nn.ModuleList(SDblock(sizes, dims[i], dims[i + 1], rows[i]) for i in blocks)
         self.separation_net = SeparationNet(sizes)
         self.decoder = nn.ModuleList(
-            nn.Sequential(FusionLayer(dims[i + 1]), SUlayer(sizes, dims[i + 1], dims[i] if i else outputs, rows[i]))
+            nn.Sequential(
+                FusionLayer(dims[i + 1]), SUlayer(sizes, dims[i + 1], dims[i] if i else outputs, rows[i])
+            )
             for i in reversed(blocks)
         )
         self.pos_embed_f = nn.Parameter(torch.zeros(1, dims[0], sizes.bins, 1)) if sizes.masked else None
@@ -90,7 +94,9 @@ class SDblock(nn.Module):
     def __init__(self, sizes: Sizes, inputs: int, outputs: int, rows: tuple[int, ...]) -> None:
         super().__init__()
         self.SDlayer = SDlayer(sizes, inputs, outputs, rows)
-        self.conv_modules = nn.ModuleList(ConvolutionModule(sizes, outputs, depth) for depth in sizes.conv_depths)
+        self.conv_modules = nn.ModuleList(
+            ConvolutionModule(sizes, outputs, depth) for depth in sizes.conv_depths
+        )
         self.globalconv = nn.Conv2d(outputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -220,7 +226,9 @@ class SUlayer(nn.Module):
         """x: (batch, inputs, fewer rows, frames) -> (batch, outputs, rows, frames)."""
         bands = zip(self.convtrs, x.split(self.compressed, dim=2), self.rows, strict=True)
         expanded = ((convtr(band), rows) for convtr, band, rows in bands)
-        return torch.cat([band.narrow(2, (band.shape[2] - rows) // 2, rows) for band, rows in expanded], dim=2)
+        return torch.cat(
+            [band.narrow(2, (band.shape[2] - rows) // 2, rows) for band, rows in expanded], dim=2
+        )
 
 
 def compressed_rows(rows: int, stride: int) -> int:
@@ -243,5 +251,8 @@ def masked(mix: Tensor, mask: Tensor) -> Tensor:
 
 def _mask_layer(channels: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(channels, MASK_WIDTH, 3, padding=1), nn.GELU(), nn.Conv2d(MASK_WIDTH, channels, 1), nn.Tanh()
+        nn.Conv2d(channels, MASK_WIDTH, 3, padding=1),
+        nn.GELU(),
+        nn.Conv2d(MASK_WIDTH, channels, 1),
+        nn.Tanh(),
     )

@@ -56,9 +56,14 @@ def yaml_facts(config: Mapping[str, Any], problems: list[str]) -> dict[str, Any]
     found["stft_normalized"] = model.flag("normalized")
     window = model.integer("win_size")
     if window is not None and window != (found["n_fft"] or window):
-        problems.append(f"model.win_size is {window} but nfft {found['n_fft']}; only equal ones are supported")
+        problems.append(
+            f"model.win_size is {window} but nfft {found['n_fft']}; only equal ones are supported"
+        )
     # MSST names the outputs by training.instruments, whatever the sources are called.
-    return {**found, **{name: value for name, value in use_facts(config, problems).items() if value is not None}}
+    return {
+        **found,
+        **{name: value for name, value in use_facts(config, problems).items() if value is not None},
+    }
 
 
 def _numbers(section: Section, name: str, kind: type, problems: list[str]) -> tuple[Any, ...] | None:
@@ -69,6 +74,8 @@ def _numbers(section: Section, name: str, kind: type, problems: list[str]) -> tu
     good = isinstance(value, list) and all(isinstance(n, allowed) and not isinstance(n, bool) for n in value)
     wanted = None if name == "dims" else BANDS
     if not good or wanted not in (None, len(value)) or not all(n > 0 for n in value):
-        problems.append(f"model.{name} is {value}, not a list of {wanted or ''} numbers above zero".replace("  ", " "))
+        problems.append(
+            f"model.{name} is {value}, not a list of {wanted or ''} numbers above zero".replace("  ", " ")
+        )
         return None
     return tuple(kind(n) for n in value)
