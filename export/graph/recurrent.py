@@ -23,22 +23,10 @@ def staged_mean(x: Tensor, *axes: int) -> Tensor:
 
 
 class Linear(nn.Module):
-    """x -> x @ weight.T + bias, on the last axis; operands of the product in the form's type.
+    """x -> x @ weight.T + bias, on the last axis; operands of the product in the form's type."""
 
-    `scale` and `shift` of what is before, one of each per feature, are folded into weight and bias.
-    """
-
-    def __init__(
-        self,
-        weight: Tensor,
-        bias: Tensor,
-        form: Form,
-        *,
-        scale: Tensor | None = None,
-        shift: Tensor | None = None,
-    ) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, form: Form) -> None:
         super().__init__()
-        weight, bias = folded(weight, bias, scale, shift)
         self.weight = nn.Parameter(weight.T.contiguous().to(form.product), requires_grad=False)
         self.bias = nn.Parameter(bias.float(), requires_grad=False)
 
@@ -57,8 +45,8 @@ class Recurrent(nn.Module):
         super().__init__()
         kind = nn.LSTM if isinstance(layer, nn.LSTM) else nn.GRU
         self.dtype = form.product
-        self.layer = kind(layer.input_size, layer.hidden_size, bidirectional=True)
-        weights = dict(layer.named_parameters())
+        self.layer: nn.RNNBase = kind(layer.input_size, layer.hidden_size, bidirectional=True)
+        weights: dict[str, Tensor] = dict(layer.named_parameters())
         for end in ("l0", "l0_reverse"):
             weight, bias = weights[f"weight_ih_{end}"], weights[f"bias_ih_{end}"]
             weights[f"weight_ih_{end}"], weights[f"bias_ih_{end}"] = folded(

@@ -27,8 +27,8 @@ _DEFAULTS = Facts.said(
         "eps": 1e-7,
     },
 )
-_OF_THE_NETWORK = ("feature_dim", "num_repeat", "n_att_head", "attn_enc_dim", "fac_sep", "fac_mask", "fac_tac",
-                   "time_layer", "band_layer", "act_tac", "eps")  # fmt: skip
+_SIZES = ("feature_dim", "num_repeat", "n_att_head", "attn_enc_dim", "fac_sep", "fac_mask", "fac_tac",
+          "time_layer", "band_layer", "act_tac")  # fmt: skip
 
 
 class Bsrnn(Family):
@@ -58,9 +58,7 @@ class Bsrnn(Family):
     def yaml(self, config: Mapping[str, Any], weights: Facts, problems: list[str]) -> dict[str, Any]:
         """As in Family. Arguments of parts that the network does not have mean nothing."""
         said = said_facts(config, problems)
-        return {
-            name: value for name, value in said.items() if name in weights or name not in _OF_THE_NETWORK[:-1]
-        }
+        return {name: value for name, value in said.items() if name in weights or name not in _SIZES}
 
     def complete(self, facts: Facts, problems: list[str]) -> Facts:
         """As in Family."""
@@ -84,7 +82,7 @@ class Bsrnn(Family):
 
     def network(self, facts: Facts) -> nn.Module:
         """As in Family."""
-        sizes = Sizes(**{name: facts[name] for name in _OF_THE_NETWORK if name in facts})
+        sizes = Sizes(**{name: facts[name] for name in (*_SIZES, "eps") if name in facts})
         if facts.origin("stems") == "weights":
             return Separator(sizes, dict(zip(facts["stems"], facts["bands"], strict=True)))
         return BsrnnNetwork(sizes, facts["bands"][0], facts["num_stems"])

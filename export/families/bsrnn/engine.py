@@ -7,6 +7,7 @@ norms over frames and features run along memory, and bands of one width are one 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +17,15 @@ from rofo.export.families.bsrnn import network as plain
 from rofo.export.graph.recurrent import Linear, Recurrent, folded, staged_norm
 from rofo.export.graph.types import Form, cast, product
 
+# Parts of plain networks are Any below: torch's containers do not tell the types of what they hold.
+
 
 class Engine(nn.Module):
-    """One network, or one for each of several targets. Same input and output as the plain one."""
+    """One plain.Bsrnn, or a plain.Separator. Same input and output."""
 
-    def __init__(self, network: plain.Bsrnn | plain.Separator, form: Form) -> None:
+    def __init__(self, network: Any, form: Form) -> None:
         super().__init__()
-        several = isinstance(network, plain.Separator)
-        networks = network.source_models.values() if several else [network]
+        networks = network.source_models.values() if isinstance(network, plain.Separator) else [network]
         self.targets = nn.ModuleList(_Bsrnn(target, form) for target in networks)
 
     def forward(self, mix: Tensor) -> Tensor:
@@ -33,7 +35,7 @@ class Engine(nn.Module):
 
 
 class _Bsrnn(nn.Module):
-    def __init__(self, network: plain.Bsrnn, form: Form) -> None:
+    def __init__(self, network: Any, form: Form) -> None:
         super().__init__()
         runs = _runs(network.bands)
         self.bins = tuple(run.bins for run in runs)
@@ -44,7 +46,7 @@ class _Bsrnn(nn.Module):
         self.maskers = nn.ModuleList(_Masker(masker, runs, form) for masker in network.maskers)
 
     def forward(self, mix: Tensor) -> Tensor:
-        batch, channels, frames, _, _ = mix.shape
+        batch = mix.shape[0]
         runs = mix.flatten(0, 1).split(self.bins, dim=2)
         x = torch.cat([split(run) for split, run in zip(self.split, runs, strict=True)], dim=0)
         for layers in self.layers:
@@ -74,7 +76,7 @@ def _runs(bands: Sequence[int]) -> list[_Run]:
 class _Split(nn.Module):
     """Norm and product of the bands of a run."""
 
-    def __init__(self, bands: Sequence[nn.Module], width: int, form: Form) -> None:
+    def __init__(self, bands: Sequence[Any], width: int, form: Form) -> None:
         super().__init__()
         self.bands, self.width = len(bands), width
         norms, convolutions = zip(*bands, strict=True)
@@ -91,7 +93,7 @@ class _Split(nn.Module):
 class _Layers(nn.Module):
     """BSNet."""
 
-    def __init__(self, layers: plain.BSNet, form: Form) -> None:
+    def __init__(self, layers: Any, form: Form) -> None:
         super().__init__()
         self.time, self.band = _Along(layers.time_net, form), _Along(layers.band_net, form)
         self.tac = None if layers.tac_module is None else _Tac(layers.tac_module, form)
@@ -109,7 +111,7 @@ class _Layers(nn.Module):
 class _Along(nn.Module):
     """The layer of a ResNet and the product after it, along the first axis; norm and shortcut are outside."""
 
-    def __init__(self, net: plain.ResNet, form: Form) -> None:
+    def __init__(self, net: Any, form: Form) -> None:
         super().__init__()
         self.eps = net.norm.eps
         recurrent = isinstance(net.main_layer, nn.RNNBase)
@@ -123,7 +125,7 @@ class _Along(nn.Module):
 class _Convolution(nn.Module):
     """A convolution of three steps as one product, and the product after it."""
 
-    def __init__(self, layer: nn.Sequential, norm: nn.GroupNorm, project: nn.Linear, form: Form) -> None:
+    def __init__(self, layer: Any, norm: nn.GroupNorm, project: nn.Linear, form: Form) -> None:
         super().__init__()
         convolution = layer[0]
         # The zeros beyond the ends come after the norm's shift, which cannot become a bias, then.
@@ -143,7 +145,7 @@ class _Convolution(nn.Module):
 class _Tac(nn.Module):
     """Transform, average, concatenate; what is the same for all channels is added to each channel's."""
 
-    def __init__(self, tac: plain.Tac, form: Form) -> None:
+    def __init__(self, tac: Any, form: Form) -> None:
         super().__init__()
         transform, average, concat = tac.transform[0], tac.average[0], tac.concat[0]
         self.activation = tac.transform[1]
@@ -167,7 +169,7 @@ class _Tac(nn.Module):
 class _Attention(nn.Module):
     """Queries, keys and values of all heads are one product; so wide a head is no fused kernel's."""
 
-    def __init__(self, block: plain.AttentionBlock, form: Form) -> None:
+    def __init__(self, block: Any, form: Form) -> None:
         super().__init__()
         self.heads, self.dtype = block.heads, form.product
         parts = [[block.get_submodule(f"attn_conv_{name}_{h}") for h in range(block.heads)] for name in "QKV"]
@@ -195,7 +197,7 @@ class _Attention(nn.Module):
 class _Projection(nn.Module):
     """Product, PReLU and norm over the bands of a frame, for several heads at once."""
 
-    def __init__(self, heads: Sequence[nn.Module], form: Form) -> None:
+    def __init__(self, heads: Sequence[Any], form: Form) -> None:
         super().__init__()
         convolutions, slopes, norms = zip(*heads, strict=True)
         self.heads = len(heads)
@@ -217,7 +219,7 @@ class _Projection(nn.Module):
 class _Masker(nn.Module):
     """The masks of all bins: two products of all bands at once, the last one run by run."""
 
-    def __init__(self, masker: plain.Masker, runs: Sequence[_Run], form: Form) -> None:
+    def __init__(self, masker: Any, runs: Sequence[_Run], form: Form) -> None:
         super().__init__()
         norms, first, _, second, _, last = zip(*masker.mask, strict=True)
         self.eps = norms[0].eps
@@ -247,7 +249,7 @@ class _BandLinear(nn.Module):
     """
 
     def __init__(
-        self, bands: Sequence[nn.Module], form: Form, *, norms: Sequence[nn.Module] = (),
+        self, bands: Sequence[Any], form: Form, *, norms: Sequence[Any] = (),
         inputs: Tensor | None = None, outputs: Tensor | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -258,8 +260,8 @@ class _BandLinear(nn.Module):
             weight = weight if inputs is None else weight[:, inputs]
             weights.append((weight if outputs is None else weight[outputs]).T)
             biases.append(bias if outputs is None else bias[outputs])
-        # An axis for the items: were x reshaped to three axes and back, onnxscript 0.7's optimizer would leave
-        # out both, and where there are as many items as bands it takes the ones for the others.
+        # An axis for the items: were x reshaped to three axes and back, the optimizer of onnxscript 0.7
+        # would leave out both, and where there are as many items as bands it takes the ones for the others.
         self.weight = nn.Parameter(torch.stack(weights)[:, None].to(form.product), requires_grad=False)
         self.bias = nn.Parameter(torch.stack(biases)[:, None, None].float(), requires_grad=False)
 

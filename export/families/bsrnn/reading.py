@@ -13,8 +13,8 @@ from rofo.export.source.msst import Section
 
 # Beside the arguments of the network, what a Lightning file or hydra's yaml holds of training and evaluation.
 _IGNORED = frozenset(
-    ("cfg_optim", "cfg_scheduler", "cfg_eval", "targets", "target", "sdr_type", "win_dur", "verbose_per_track",
-     "eval_device", "rec_dir", "name", "out_dir", "name_out_dir", "name_tblog_dir", "joint_bandsplit",
+    ("cfg_optim", "cfg_scheduler", "cfg_eval", "targets", "target", "sdr_type", "win_dur", "eval_device",
+     "verbose_per_track", "rec_dir", "name", "out_dir", "name_out_dir", "name_tblog_dir", "joint_bandsplit",
      "eval_segment_len", "eval_overlap", "args")
 )  # fmt: skip
 _NAMES = {"n_hop": "hop_length", "nb_channels": "channels"}

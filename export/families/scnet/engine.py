@@ -5,6 +5,7 @@ and decoder features are last and rows first, as recurrent layers take them; Fou
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +15,18 @@ from rofo.export.families.scnet import network as plain
 from rofo.export.graph.recurrent import Recurrent, staged_norm
 from rofo.export.graph.types import Form, cast, product
 
+# Parts of plain networks are Any below: torch's containers do not tell the types of what they hold.
+
 
 class Engine(nn.Module):
-    """Same input and output as the plain network, for an even number of `frames`."""
+    """Same input and output as the plain.Scnet, for an even number of `frames`."""
 
-    def __init__(self, network: plain.Scnet, frames: int, form: Form) -> None:
+    def __init__(self, network: Any, frames: int, form: Form) -> None:
         super().__init__()
         self.stems = network.stems
         self.encoder = nn.ModuleList(_SDblock(block, form) for block in network.encoder)
         self.separation = _SeparationNet(network.separation_net, frames, form)
-        self.decoder = nn.ModuleList(_SUblock(*block, form) for block in network.decoder)
+        self.decoder = nn.ModuleList(_SUblock(block[0], block[1], form) for block in network.decoder)
         self.position = network.pos_embed_f
         self.mask = None if network.mask_layer is None else _MaskLayer(network.mask_layer, form)
 
@@ -48,7 +51,7 @@ class Engine(nn.Module):
 class _Conv(nn.Module):
     """A convolution over rows and frames, both operands in the form's type."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, form: Form, **options: object) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, form: Form, **options: Any) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight.to(form.product), requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.to(form.product), requires_grad=False)
@@ -61,7 +64,7 @@ class _Conv(nn.Module):
 
 
 class _SDblock(nn.Module):
-    def __init__(self, block: plain.SDblock, form: Form) -> None:
+    def __init__(self, block: Any, form: Form) -> None:
         super().__init__()
         self.rows = block.SDlayer.rows
         convs = list(block.SDlayer.convs)
@@ -80,7 +83,7 @@ class _SDblock(nn.Module):
 
 
 class _ConvolutionModule(nn.Module):
-    def __init__(self, module: plain.ConvolutionModule, form: Form) -> None:
+    def __init__(self, module: Any, form: Form) -> None:
         super().__init__()
         self.layers = nn.ModuleList(_GatedLayer(layer, form) for layer in module.layers)
 
@@ -93,7 +96,7 @@ class _ConvolutionModule(nn.Module):
 class _GatedLayer(nn.Module):
     """A layer of a ConvolutionModule, its norms row by row."""
 
-    def __init__(self, layer: nn.Sequential, form: Form) -> None:
+    def __init__(self, layer: Any, form: Form) -> None:
         super().__init__()
         first, gated, _, depthwise, second, _, last = layer
         self.eps = first.eps
@@ -114,7 +117,7 @@ class _GatedLayer(nn.Module):
 
 
 class _SeparationNet(nn.Module):
-    def __init__(self, net: plain.SeparationNet, frames: int, form: Form) -> None:
+    def __init__(self, net: Any, frames: int, form: Form) -> None:
         super().__init__()
         forward, inverse = fourier(frames)
         self.forward_transform = nn.Parameter(forward.to(form.product), requires_grad=False)
@@ -143,7 +146,7 @@ class _SeparationNet(nn.Module):
 
 
 class _DualPath(nn.Module):
-    def __init__(self, layer: plain.DualPathRNN, form: Form) -> None:
+    def __init__(self, layer: Any, form: Form) -> None:
         super().__init__()
         self.eps = layer.norm_layers[0].eps
         parts = zip(layer.lstm_layers, layer.norm_layers, layer.linear_layers, strict=True)
@@ -160,7 +163,7 @@ class _DualPath(nn.Module):
 class _SUblock(nn.Module):
     """FusionLayer and SUlayer."""
 
-    def __init__(self, fusion: plain.FusionLayer, expand: plain.SUlayer, form: Form) -> None:
+    def __init__(self, fusion: Any, expand: Any, form: Form) -> None:
         super().__init__()
         # Both halves of the convolution's input are the same.
         weight = fusion.conv.weight.double()
@@ -181,7 +184,7 @@ class _SUblock(nn.Module):
 class _Expansion(nn.Module):
     """A transposed convolution along rows: an ordinary one of stride 1, or rows laid side by side."""
 
-    def __init__(self, convtr: nn.Module, rows: int, form: Form) -> None:
+    def __init__(self, convtr: Any, rows: int, form: Form) -> None:
         super().__init__()
         self.rows, self.stride = rows, convtr.stride[0]
         inputs, outputs, kernel, _ = convtr.weight.shape
@@ -202,7 +205,7 @@ class _Expansion(nn.Module):
 
 
 class _MaskLayer(nn.Module):
-    def __init__(self, layer: nn.Sequential, form: Form) -> None:
+    def __init__(self, layer: Any, form: Form) -> None:
         super().__init__()
         first, _, last, _ = layer
         self.first = _Conv(first.weight, first.bias, form, padding=1)

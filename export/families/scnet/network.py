@@ -7,6 +7,7 @@ again.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -80,8 +81,8 @@ class Scnet(nn.Module):
             x, skipped = block(x)
             kept.append(skipped)
         x = self.separation_net(x)
-        for fuse, expand in self.decoder:
-            x = expand(fuse(x + kept.pop()))
+        for block in self.decoder:
+            x = block(x + kept.pop())
         if self.mask_layer is not None:
             x = self.mask_layer(x)
         stems = x.unflatten(1, (self.stems, -1, 2)).permute(0, 1, 2, 5, 4, 3)
@@ -100,7 +101,7 @@ class SDblock(nn.Module):
         self.globalconv = nn.Conv2d(outputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x: (batch, inputs, rows, frames) -> twice (batch, outputs, fewer rows, frames), the second to skip."""
+        """(batch, inputs, rows, frames) -> twice (batch, outputs, fewer rows, frames), one to skip."""
         pairs = zip(self.conv_modules, self.SDlayer(x), strict=True)
         skipped = torch.cat([F.gelu(along_time(band)) for along_time, band in pairs], dim=2)
         return self.globalconv(skipped), skipped
@@ -236,7 +237,7 @@ def compressed_rows(rows: int, stride: int) -> int:
     return -(-rows // stride)
 
 
-def row_padding(rows: int, conv: nn.Module) -> tuple[int, int]:
+def row_padding(rows: int, conv: Any) -> tuple[int, int]:
     """Zeros before and after the rows of a band, so that its convolution gives `compressed_rows`."""
     kernel, stride = conv.kernel_size[0], conv.stride[0]
     missing = kernel - 1 if stride == 1 else -rows % stride

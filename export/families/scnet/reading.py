@@ -8,8 +8,15 @@ from rofo.export.source.keys import Keys
 from rofo.export.source.msst import Section, use_facts
 
 BANDS = 3
-_NUMBERS = {"nfft": "n_fft", "hop_size": "hop_length", "audio_channels": "channels", "conv_kernel": "conv_kernel",
-            "compress": "compress", "num_dplayer": "num_dplayer", "expand": "expand"}  # fmt: skip
+_NUMBERS = {
+    "nfft": "n_fft",
+    "hop_size": "hop_length",
+    "audio_channels": "channels",
+    "conv_kernel": "conv_kernel",
+    "compress": "compress",
+    "num_dplayer": "num_dplayer",
+    "expand": "expand",
+}
 _LISTS = ("dims", "band_stride", "band_kernel", "conv_depths")
 _KNOWN = {*_NUMBERS, *_LISTS, "sources", "win_size", "normalized", "band_SR"}
 

@@ -1,4 +1,4 @@
-"""BSRNN against what magronp's classes gave with the same weights, from checkpoints as Lightning leaves them."""
+"""BSRNN against what magronp's classes gave with the same weights."""
 
 import numpy as np
 import pytest
