@@ -11,6 +11,7 @@ from rofo.export.families.bsrnn.network import Bsrnn as BsrnnNetwork
 from rofo.export.families.bsrnn.network import Separator, Sizes
 from rofo.export.families.bsrnn.reading import plain_state, prefixes, said_facts, weights_facts
 from rofo.export.families.family import Family
+from rofo.export.graph.recurrent import refuse_attention
 from rofo.export.graph.types import Form
 from rofo.export.source import Source
 
@@ -94,4 +95,5 @@ class Bsrnn(Family):
     def engine(self, network: nn.Module, facts: Facts, form: Form) -> nn.Module:
         """As in Family."""
         assert isinstance(network, BsrnnNetwork | Separator)
+        refuse_attention(form)
         return Engine(network, form)

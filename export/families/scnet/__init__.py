@@ -11,6 +11,7 @@ from rofo.export.families.scnet.engine import Engine
 from rofo.export.families.scnet.network import Scnet as ScnetNetwork
 from rofo.export.families.scnet.network import Sizes
 from rofo.export.families.scnet.reading import weights_facts, yaml_facts
+from rofo.export.graph.recurrent import refuse_attention
 from rofo.export.graph.types import Form
 from rofo.export.source import Source
 from rofo.manifest import Stft
@@ -100,6 +101,7 @@ class Scnet(Family):
     def engine(self, network: nn.Module, facts: Facts, form: Form) -> nn.Module:
         """As in Family."""
         assert isinstance(network, ScnetNetwork)
+        refuse_attention(form)
         stft = Stft(facts["n_fft"], facts["hop_length"], even_frames=True)
         return Engine(network, stft.frames(facts["chunk"]), form)
 
