@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rofo import ManifestError, Options, Separator, UsageError, load_manifest
 from rofo.dsp import SCHEMES, SchemeEntry
+from rofo.dsp.crossfade import Crossfade
 from rofo.dsp.fade import Fade
 from rofo.dsp.hann import Hann
 from rofo.dsp.outer import Outer
@@ -84,6 +85,7 @@ WITH_NUMBERS = {
     "trim": Trim.of(CHUNK, N_FFT, None),
     "rectangular 1": Rectangular.of(CHUNK, N_FFT, 0.0),
     "rectangular 8": Rectangular.of(CHUNK, N_FFT, 1 - 1 / 8),
+    "crossfade": Crossfade.of(CHUNK, N_FFT, None),
     "outer": Outer(Trim(CHUNK, N_FFT), SLICE, STEP),
     "outer apart": Outer(Trim(CHUNK, N_FFT), SLICE, SLICE),
     "outer of less than a chunk": Outer(Trim(CHUNK, N_FFT), GEN - 10, 23),
