@@ -30,9 +30,10 @@ class MixerModel:
         self.identity = hash_engine(manifest, *(member.identity for member, _ in members))
         self._matrix = np.array(manifest.matrix, np.float32)
 
-    def estimator(self, scheme: str | None, overlap: float | None) -> Estimator:
+    def estimator(self, scheme: str | None, overlap: float | None, shifts: int = 0) -> Estimator:
         """What separates with this scheme and overlap, None for each member's own. Raises UsageError."""
-        return partial(self._estimates, [member.estimator(scheme, overlap) for member, _ in self._members])
+        estimators = [member.estimator(scheme, overlap, shifts) for member, _ in self._members]
+        return partial(self._estimates, estimators)
 
     def close(self) -> None:
         """Release all engines. May be called twice."""

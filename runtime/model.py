@@ -40,9 +40,9 @@ class EngineModel:
         self.identity = hash_engine(manifest, *made_of)
         self._loop = ChunkLoop(engine, manifest, str(file))
 
-    def estimator(self, scheme: str | None, overlap: float | None) -> Estimator:
+    def estimator(self, scheme: str | None, overlap: float | None, shifts: int = 0) -> Estimator:
         """What separates with this scheme and overlap, None for the manifest's. Raises UsageError."""
-        return partial(self._estimates, self.manifest.scheme(scheme, overlap))
+        return partial(self._estimates, self.manifest.scheme(scheme, overlap, shifts))
 
     def close(self) -> None:
         """Release the engine. May be called twice."""
