@@ -70,7 +70,10 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 class _Inert:
-    """Stands in for numpy values, which MSST saves as metrics beside the weights: keeps and runs nothing."""
+    """Stands in for what lies beside the weights and is no plain data: keeps and runs nothing.
+
+    These are numpy values, which MSST saves as metrics, and hydra's configurations in Lightning files.
+    """
 
     def __new__(cls, *_: Any) -> "_Inert":
         return super().__new__(cls)
@@ -78,8 +81,20 @@ class _Inert:
     def __setstate__(self, _: Any) -> None:
         pass
 
+    def __repr__(self) -> str:
+        return "not read"
+
 
 _INERT_NAMES = (
+    "typing.Any",
+    "collections.defaultdict",
+    "__builtin__.dict",
+    "builtins.dict",
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "Boolean", "Float", "Integer", "String")),
     "numpy.dtype",
     "numpy.ndarray",
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),

@@ -30,6 +30,7 @@ SCHEMES: dict[str, SchemeEntry] = {
     "triangular": SchemeEntry("rofo.dsp.triangular:Triangular", "as Demucs"),
     "average": SchemeEntry("rofo.dsp.average:Average", "as MSST for Demucs"),
     "outer": SchemeEntry("rofo.dsp.outer:Outer", "as MVSEP, in slices of 1,000,000 samples"),
+    "crossfade": SchemeEntry("rofo.dsp.crossfade:Crossfade", "as magronp/bsrnn"),
 }
 DEFAULT_SCHEME = "fade"  # of a manifest that names none
 

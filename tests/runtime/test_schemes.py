@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rofo import ManifestError, Options, Separator, UsageError, load_manifest
 from rofo.dsp import SCHEMES, SchemeEntry
 from rofo.dsp.average import Average
+from rofo.dsp.crossfade import Crossfade
 from rofo.dsp.fade import Fade
 from rofo.dsp.hann import Hann
 from rofo.dsp.outer import Outer
@@ -102,6 +103,7 @@ WITH_NUMBERS = {
     "triangular, two passes": Triangular(CHUNK, 72, leads=(0, 200)),
     "average": Average.of(CHUNK, N_FFT, None),
     "average apart": Average.of(CHUNK, N_FFT, 0.0),
+    "crossfade": Crossfade.of(CHUNK, N_FFT, None),
     "outer": Outer(Trim(CHUNK, N_FFT), SLICE, STEP),
     "outer apart": Outer(Trim(CHUNK, N_FFT), SLICE, SLICE),
     "outer of less than a chunk": Outer(Trim(CHUNK, N_FFT), GEN - 10, 23),
