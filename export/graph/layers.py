@@ -39,7 +39,7 @@ def scale_weight(layer: nn.Module, factor: float) -> None:
 def arranged(module: nn.Module, form: Form) -> nn.Module:
     """A `copied` network, its layers replaced by an engine's. Raises UsageError for --attention."""
     if form.attention is not None:
-        raise UsageError("--attention is for Roformers: this network has none; leave it out")
+        raise UsageError("--attention is for networks that have attention; leave it out")
     return _arranged(module, form.product)
 
 
