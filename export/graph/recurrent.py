@@ -3,14 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from rofo.errors import UsageError
 from rofo.export.graph.types import Form, cast, product
-
-
-def refuse_attention(form: Form) -> None:
-    """Raise UsageError where attention is asked for in a type of its own."""
-    if form.attention is not None:
-        raise UsageError("--attention is for Roformers: this network has no fused attention; leave it out")
 
 
 def staged_norm(x: Tensor, *axes: int, eps: float) -> Tensor:

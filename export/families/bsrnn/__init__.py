@@ -11,8 +11,7 @@ from rofo.export.families.bsrnn.network import Bsrnn as BsrnnNetwork
 from rofo.export.families.bsrnn.network import Separator, Sizes
 from rofo.export.families.bsrnn.reading import plain_state, prefixes, said_facts, weights_facts
 from rofo.export.families.family import Family
-from rofo.export.graph.recurrent import refuse_attention
-from rofo.export.graph.types import Form
+from rofo.export.graph.types import Form, refuse_attention
 from rofo.export.source import Source
 
 # Those of the original's configuration: chunks of 12 s, of which 1 s is shared.

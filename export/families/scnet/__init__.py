@@ -11,8 +11,7 @@ from rofo.export.families.scnet.engine import Engine
 from rofo.export.families.scnet.network import Scnet as ScnetNetwork
 from rofo.export.families.scnet.network import Sizes
 from rofo.export.families.scnet.reading import weights_facts, yaml_facts
-from rofo.export.graph.recurrent import refuse_attention
-from rofo.export.graph.types import Form
+from rofo.export.graph.types import Form, refuse_attention
 from rofo.export.source import Source
 from rofo.manifest import Stft
 

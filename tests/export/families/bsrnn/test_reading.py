@@ -96,5 +96,5 @@ def test_targets_of_different_make_are_refused(tmp_path):
 
 
 def test_attention_has_no_type_of_its_own():
-    with pytest.raises(UsageError, match="--attention is for networks that have attention"):
+    with pytest.raises(UsageError, match="--attention is for networks that have fused attention"):
         Bsrnn().engine(Network(SIZES, BANDS, 1), None, Form("tensorrt", "fp16", "bf16"))
