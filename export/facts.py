@@ -128,7 +128,7 @@ def complete(facts: Facts) -> Facts:
     """Add what follows for every family: the chunk in samples, the overlap, the name of the residual."""
     facts = _with_chunk(facts)
     chunk, stems, scheme = facts.get("chunk"), facts.get("stems"), facts.get("scheme")
-    if "overlap" not in facts and "num_overlap" in facts and chunk and scheme == "fade":
+    if "overlap" not in facts and "num_overlap" in facts and chunk and scheme in ("fade", "average"):
         overlap = overlap_fraction(chunk, facts["num_overlap"])
         facts = facts.derived("num_overlap", overlap=overlap)
     if stems and "residual" not in facts:

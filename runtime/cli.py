@@ -57,6 +57,13 @@ SOME_FAILED = 7
     "Default: the engine's.",
 )
 @click.option(
+    "--shifts",
+    type=click.IntRange(0, 100),
+    default=0,
+    metavar="N",
+    help="Average N passes, each shifted by up to half a second; smoother and N times slower. Demucs only.",
+)
+@click.option(
     "--backend",
     type=click.Choice(["auto", *BACKEND_NAMES]),
     default="auto",

@@ -182,10 +182,10 @@ class Manifest:
         except UsageError as error:
             raise ManifestError(str(error)) from None
 
-    def scheme(self, name: str | None = None, overlap: float | None = None) -> "Scheme":
+    def scheme(self, name: str | None = None, overlap: float | None = None, shifts: int = 0) -> "Scheme":
         """How songs are cut: as chosen, else as the manifest says. Another scheme has an overlap of its own.
 
-        Raises UsageError for an unknown scheme, and for an overlap or chunk that it cannot work with.
+        Raises UsageError for an unknown scheme, and for an overlap, chunk or shifts that it cannot work with.
         """
         own = self.overlap_add
         if name is None or name == own.scheme:
@@ -193,14 +193,14 @@ class Manifest:
         else:
             chosen = OverlapAdd(name, overlap)
         try:
-            return self._scheme(chosen)
+            return self._scheme(chosen, shifts)
         except UsageError as error:
             raise UsageError(
                 f"{self.name}: {error}; choose another scheme or overlap, or leave both out"
             ) from None
 
-    def _scheme(self, chosen: OverlapAdd) -> "Scheme":
-        return make_scheme(chosen.scheme, self.chunk.samples, self.stft.n_fft, chosen.overlap)
+    def _scheme(self, chosen: OverlapAdd, shifts: int = 0) -> "Scheme":
+        return make_scheme(chosen.scheme, self.chunk.samples, self.stft.n_fft, chosen.overlap, shifts)
 
     def joined(self, newer: "Manifest") -> "Manifest":
         """This manifest with the engines and parity of a newer export of the same model added to its own.

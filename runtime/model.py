@@ -38,9 +38,9 @@ class EngineModel:
         self.identity = hash_engine(manifest, *made_of)
         self._loop = ChunkLoop(engine, manifest, str(file))
 
-    def estimator(self, scheme: str | None, overlap: float | None) -> Estimator:
+    def estimator(self, scheme: str | None, overlap: float | None, shifts: int = 0) -> Estimator:
         """What separates with this scheme and overlap, None for the manifest's. Raises UsageError."""
-        return partial(self._estimates, self.manifest.scheme(scheme, overlap))
+        return partial(self._estimates, self.manifest.scheme(scheme, overlap, shifts))
 
     def close(self) -> None:
         """Release the engine. May be called twice."""
@@ -66,19 +66,19 @@ class ClosedModel:
             self.manifest, self.normalize, self.ahead = model.manifest, model.normalize, model.ahead
             self.engines, self.identity = model.engines, model.identity
 
-    def estimator(self, scheme: str | None, overlap: float | None) -> Estimator:
+    def estimator(self, scheme: str | None, overlap: float | None, shifts: int = 0) -> Estimator:
         """As in EngineModel."""
-        self.manifest.scheme(scheme, overlap)
-        return partial(self._estimates, scheme, overlap)
+        self.manifest.scheme(scheme, overlap, shifts)
+        return partial(self._estimates, scheme, overlap, shifts)
 
     def close(self) -> None:
         """Nothing is open."""
 
     def _estimates(
-        self, scheme: str | None, overlap: float | None, blocks: Iterable[Block], watch: Watch
+        self, scheme: str | None, overlap: float | None, shifts: int, blocks: Iterable[Block], watch: Watch
     ) -> Iterator[Block]:
         with closing(self._open()) as model:
-            yield from model.estimator(scheme, overlap)(blocks, watch)
+            yield from model.estimator(scheme, overlap, shifts)(blocks, watch)
 
 
 def open_model(path: Path, settings: EngineSettings, *, low_memory: bool = False) -> Model:

@@ -14,6 +14,7 @@ class Options:
     stems: names among `Separator.stems`, in any case; None for all, the residual last.
     scheme: how chunks are joined (see rofo.dsp.SCHEMES).
     overlap: the fraction of a chunk shared with the next one; that of another scheme is its own.
+    shifts: passes, each shifted by up to half a second, whose mean is taken; 0 for one that is not.
     progress: called after every chunk.
     cancel: once it is set, the next chunk is not begun, and CancelledError is raised.
 
@@ -29,6 +30,7 @@ class Options:
     stems: Sequence[str] | None = None
     scheme: str | None = None
     overlap: float | None = None
+    shifts: int = 0
     progress: Callable[[Progress], None] | None = None
     cancel: threading.Event | None = None
     container: str | None = None

@@ -216,7 +216,7 @@ class Separator:
 
     def _checked(self, options: Options) -> tuple[Estimator, tuple[str, ...]]:
         """What separates as `options` say, and the names of the stems chosen, in the order asked for."""
-        estimator = self._model.estimator(options.scheme, options.overlap)
+        estimator = self._model.estimator(options.scheme, options.overlap, options.shifts)
         if options.container is not None:
             check_format(options.container, options.subtype)
         if options.stems is None:
@@ -232,7 +232,16 @@ class Separator:
 
     def _made_from(self, path: Path, options: Options) -> dict[str, object]:
         """All that decides over the stems of a file."""
-        names = ("scheme", "overlap", "container", "subtype", "channels", "allow_truncated", "sanitize")
+        names = (
+            "scheme",
+            "overlap",
+            "shifts",
+            "container",
+            "subtype",
+            "channels",
+            "allow_truncated",
+            "sanitize",
+        )
         chosen = {name: getattr(options, name) for name in names}
         return {"engine": self._model.identity, "input": input_sha256(path), "options": chosen}
 

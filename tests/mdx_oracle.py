@@ -71,10 +71,15 @@ class ConvOracle:
         torch.save({"state_dict": self.state(), "hyper_parameters": self.hyper}, path)
         return path
 
-    def audio(self, chunk: np.ndarray) -> np.ndarray:
-        """The network on one chunk: (channels, samples) -> (stems, channels, samples)."""
-        hyper = self.hyper
-        return _through_torch(self.network(), chunk, hyper["n_fft"], hyper["hop_length"], hyper["dim_f"])
+    def audio(self, chunk: np.ndarray, *, zero_bins: int = 0, compensate: float = 1.0) -> np.ndarray:
+        """The network on one chunk as UVR runs it: (channels, samples) -> (stems, channels, samples)."""
+        network, hyper = self.network(), self.hyper
+
+        def stems(packed: Tensor) -> Tensor:
+            packed[:, :, :zero_bins] = 0
+            return network(packed) * compensate
+
+        return _through_torch(stems, chunk, hyper["n_fft"], hyper["hop_length"], hyper["dim_f"])
 
 
 def write_onnx(network: nn.Module, path: Path, dim_f: int, dim_t: int, **options: object) -> None:

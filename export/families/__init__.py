@@ -15,15 +15,18 @@ from torch import nn
 from rofo.export.catalogue import find_entry
 from rofo.export.errors import CheckpointError
 from rofo.export.facts import TABLE, Facts, complete, contradict, impossible, merge, missing
+from rofo.export.families.bsrnn import Bsrnn
+from rofo.export.families.demucs import Demucs
 from rofo.export.families.family import Family
 from rofo.export.families.mdx_net import MdxNet
 from rofo.export.families.roformer import Roformer
+from rofo.export.families.scnet import Scnet
 from rofo.export.families.tfc_tdf import TfcTdf
 from rofo.export.families.unsupported import described_by, unsupported_network
 from rofo.export.source import Source
 from rofo.export.source.yaml_config import load_yaml
 
-FAMILIES: list[Family] = [Roformer(), MdxNet(), TfcTdf()]
+FAMILIES: list[Family] = [Roformer(), MdxNet(), TfcTdf(), Demucs(), Bsrnn(), Scnet()]
 
 _SHOWN = 12
 

@@ -19,7 +19,7 @@ _VARIANTS = (
     (r"mamba|\.A_log$", "Mamba network"),
 )
 _OTHERS = (
-    (r"^(tencoder|tdecoder|crosstransformer|freq_emb)\.|^encoder\.\d+\.(conv|rewrite|\d+)\.weight", "Demucs"),
+    (r"^encoder\.\d+\.(conv|rewrite|\d+)\.weight", "Demucs of one branch"),
     (r"^separation_net\.|\.SDlayer\.", "SCNet"),
     (r"^bsrnn\.|norm_fc_modules|^mask_estim\.|^tf_model\.", "Bandit"),
     (r"^separator_(mask|map)\.|^BN_(mask|map)\.", "BS-Mamba2"),
@@ -64,7 +64,7 @@ def described_by(config: Mapping[str, Any], family: "Family", families: Iterable
             return name
     model = config.get("model")
     if isinstance(model, str):
-        return model
+        return None if model in family.yaml_types else model
     if "cls" in config and "kwargs" in config:
         return "Bandit v2"
     options = set(model) if isinstance(model, dict) else set()

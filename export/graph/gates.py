@@ -31,8 +31,8 @@ MIN_FP32_DB = 70.0
 # Between two engines 35 dB is far below what a listener or an SDR of 12 dB notices; a network whose
 # activations leave the range of fp16 falls far below it, or is not finite.
 MIN_TYPED_DB = 35.0
-# At a millionth of its level music is 120 dB below full scale, and fp16 has no numbers below 6e-8: a TFC-TDF's
-# spectrum keeps 11 dB there. An error no louder than that sound itself is one that nobody hears.
+# At a millionth of its level music is 120 dB below full scale, and fp16 has no numbers below 6e-8: a
+# TFC-TDF's spectrum keeps 11 dB there. An error no louder than that sound itself is one that nobody hears.
 MIN_TYPED_QUIET_DB = 0.0
 
 TYPED_ON = "typed graph on the CPU"
@@ -125,10 +125,10 @@ def check_engine(path: Path, manifest: Manifest, wanted: Reference) -> tuple[Par
 def check_typed(path: Path, name: str, options: PlanOptions, wanted: Reference) -> Parity:
     """Hold the typed graph in `path`, made with `options`, to the gate, on the CPU, every value rounded.
 
-    It must be MIN_TYPED_DB from the network, MIN_TYPED_QUIET_DB on the quiet chunk; finite on full-scale noise
-    with a spectrogram that peaks at 1000, silent on silence where the network is, and fp16 attention must have
-    room for its sums. The figure is that of the worse of the two loud chunks. Raises ParityError, which says
-    what to try.
+    It must be MIN_TYPED_DB from the network, MIN_TYPED_QUIET_DB on the quiet chunk; finite on full-scale
+    noise with a spectrogram that peaks at 1000, silent on silence where the network is, and fp16 attention
+    must have room for its sums. The figure is that of the worse of the two loud chunks. Raises ParityError,
+    which says what to try.
     """
     graph = RoundedGraph(path)
     rooms, measured = [], []

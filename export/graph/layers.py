@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rofo.errors import UsageError
-from rofo.export.graph.types import Form, cast, product
+from rofo.export.graph.types import Form, cast, product, refuse_attention
 
 # fp16 ends at 65504, and a full-scale tone of 4096 times a stream of 30 is beyond it. A 64th has room for
 # 4 million, and loses nothing above 0.004. It is a power of two: no rounding changes, nor does bf16.
@@ -38,8 +37,7 @@ def scale_weight(layer: nn.Module, factor: float) -> None:
 
 def arranged(module: nn.Module, form: Form) -> nn.Module:
     """A `copied` network, its layers replaced by an engine's. Raises UsageError for --attention."""
-    if form.attention is not None:
-        raise UsageError("--attention is for Roformers: this network has none; leave it out")
+    refuse_attention(form)
     return _arranged(module, form.product)
 
 

@@ -90,6 +90,7 @@ def _widen_for_each_reader(model: onnx_ir.Model) -> None:
     for cast in [node for node in model.graph if _widens(node)]:
         for reader, index in list(cast.outputs[0].uses())[1:]:
             own = onnx_ir.node("Cast", cast.inputs, cast.attributes, metadata_props=cast.metadata_props)
+            own.outputs[0].type, own.outputs[0].shape = cast.outputs[0].type, cast.outputs[0].shape
             model.graph.insert_before(reader, own)
             reader.replace_input_with(index, own.outputs[0])
 

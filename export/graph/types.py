@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rofo.errors import UsageError
+
 Precision = Literal["fp32", "fp16", "bf16"]
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -32,6 +34,12 @@ class Form:
     def exact(self) -> "Form":
         """The same arrangement in float32 throughout."""
         return replace(self, precision="fp32", attention=None)
+
+
+def refuse_attention(form: Form) -> None:
+    """For networks without fused attention. Raises UsageError where it is asked for in a type of its own."""
+    if form.attention is not None:
+        raise UsageError("--attention is for networks that have fused attention; leave it out")
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:

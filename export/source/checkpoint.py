@@ -22,7 +22,10 @@ _LARGEST_FLOAT32 = torch.finfo(torch.float32).max
 _WRAPPERS = ("state", "state_dict", "model_state_dict", "model", "best_state")
 _PREFIXES = ("module.", "_orig_mod.", "generator.", "model.")
 _DEEPEST_WRAPPING = 4
-_DEMUCS = "a Demucs package: not supported yet; give a Roformer, an MDX-Net or an MDX23C"
+_DEMUCS = ("demucs.hdemucs.HDemucs", "demucs.htdemucs.HTDemucs")
+
+
+_QUANTISED = "a Demucs package quantised by diffq: not supported; give the one that is not (mdx for mdx_q)"
 
 
 def load_checkpoint(path: str | Path, *, unsafe_pickle: bool = False) -> Source:
@@ -67,7 +70,10 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 class _Inert:
-    """Stands in for numpy values, which MSST saves as metrics beside the weights: keeps and runs nothing."""
+    """Stands in for what lies beside the weights and is no plain data: keeps and runs nothing.
+
+    These are numpy values, which MSST saves as metrics, and hydra's configurations in Lightning files.
+    """
 
     def __new__(cls, *_: Any) -> "_Inert":
         return super().__new__(cls)
@@ -75,18 +81,54 @@ class _Inert:
     def __setstate__(self, _: Any) -> None:
         pass
 
+    def __repr__(self) -> str:
+        return "not read"
+
 
 _INERT_NAMES = (
+    "typing.Any",
+    "collections.defaultdict",
+    "__builtin__.dict",
+    "builtins.dict",
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "Boolean", "Float", "Integer", "String")),
     "numpy.dtype",
     "numpy.ndarray",
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
 )
 
 
+class _Ratio(_Inert):
+    """Stands in for the Fraction of a Demucs package: what it is made of as text, never computed with here.
+
+    Python pickles the text "39/5" before 3.12, the numbers 39 and 5 since.
+    """
+
+    def __init__(self, *parts: Any) -> None:
+        self._text = "/".join(str(part)[:_LONGEST_RATIO] for part in parts[:2])
+
+    def __str__(self) -> str:
+        return self._text
+
+
+_LONGEST_RATIO = 40  # characters; public packages say 39/5
+
+
+def _stand_in(name: str) -> type[_Inert]:
+    """An inert class in the place of a Demucs network's, known by its name."""
+    module, _, own = name.rpartition(".")
+    return type(own, (_Inert,), {"__module__": module})
+
+
 def _unpickle(path: Path, kind: Kind, unsafe: bool) -> Any:
     inert: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = []
     if not unsafe:
         inert.extend((_Inert, name) for name in _INERT_NAMES)
+        inert.append((_Ratio, "fractions.Fraction"))
+        inert.extend((_stand_in(name), name) for name in _DEMUCS)
     try:
         # An open file, because torch 2.13 looks at the name of a path and takes .safetensors at its word.
         with path.open("rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(inert):
@@ -104,8 +146,11 @@ def _why_not(error: Exception, kind: Kind, unsafe: bool) -> str:
             f"could not be unpickled ({reason}); install what it was saved with, or give a plain state dict"
         )
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if found and found[1].startswith("diffq."):
+        return _QUANTISED
     if found and found[1].startswith("demucs."):
-        return _DEMUCS
+        known = " and ".join(_DEMUCS)
+        return f"a Demucs package of {found[1]}: not supported, only {known} are; give one of these"
     if found or (isinstance(error, pickle.UnpicklingError) and kind == "zip"):
         name = found[1] if found else "of an unknown kind"
         return f"holds Python objects ({name}); --unsafe-pickle runs its code, only for files you trust"
@@ -115,8 +160,17 @@ def _why_not(error: Exception, kind: Kind, unsafe: bool) -> str:
 
 
 def _hyper_parameters(container: Any) -> dict[str, Any]:
-    """The hyper-parameters of a Lightning file as plain JSON data: what is not plain becomes text."""
-    raw = container.get("hyper_parameters") if isinstance(container, Mapping) else None
+    """The hyper-parameters of a Lightning file, or class and arguments of a Demucs package.
+
+    As plain JSON data: what is not plain becomes text.
+    """
+    if not isinstance(container, Mapping):
+        return {}
+    raw = container.get("hyper_parameters")
+    if "klass" in container:
+        klass = container["klass"]
+        raw = {key: container.get(key) for key in ("args", "kwargs")}
+        raw["klass"] = f"{klass.__module__}.{klass.__name__}" if isinstance(klass, type) else str(klass)
     if not isinstance(raw, Mapping):
         return {}
     try:
@@ -139,8 +193,8 @@ def _unwrap(path: Path, container: Any) -> Mapping[Any, Any]:
             raise CheckpointError(
                 f"{path}: holds a {type(container).__name__}, not a state dict; give a file of weights"
             )
-        if "klass" in container:
-            raise CheckpointError(f"{path}: {_DEMUCS}")
+        if "__quantized" in container:
+            raise CheckpointError(f"{path}: {_QUANTISED}")
         lightning = "hyper_parameters" in container or "pytorch-lightning_version" in container
         inner = next((container[key] for key in _WRAPPERS if _is_wrapped(container.get(key))), None)
         if inner is None:

@@ -27,17 +27,24 @@ SCHEMES: dict[str, SchemeEntry] = {
     "hann": SchemeEntry("rofo.dsp.hann:Hann", "as UVR for MDX-Net"),
     "trim": SchemeEntry("rofo.dsp.trim:Trim", "as kuielab, without overlap"),
     "rectangular": SchemeEntry("rofo.dsp.rectangular:Rectangular", "as UVR for MDX23C"),
+    "triangular": SchemeEntry("rofo.dsp.triangular:Triangular", "as Demucs"),
+    "average": SchemeEntry("rofo.dsp.average:Average", "as MSST for Demucs"),
     "outer": SchemeEntry("rofo.dsp.outer:Outer", "as MVSEP, in slices of 1,000,000 samples"),
+    "crossfade": SchemeEntry("rofo.dsp.crossfade:Crossfade", "as magronp/bsrnn"),
 }
 DEFAULT_SCHEME = "fade"  # of a manifest that names none
 
 
-def make_scheme(name: str, chunk: int, n_fft: int, overlap: float | None) -> "Scheme":
+def make_scheme(name: str, chunk: int, n_fft: int, overlap: float | None, shifts: int = 0) -> "Scheme":
     """The scheme called `name` for chunks and transforms of so many samples; `overlap` None is its default.
 
-    Raises UsageError for an unknown name, and for a chunk or overlap that the scheme cannot work with.
+    `shifts` is the number of shifted passes whose mean is taken, 0 for one that is not shifted.
+    Raises UsageError for an unknown name, and for a chunk, overlap or shifts that the scheme cannot have.
     """
     if name not in SCHEMES:
         raise UsageError(f"scheme is {name!r}, not one of {', '.join(SCHEMES)}")
-    scheme: Scheme = resolve_name(SCHEMES[name].scheme).of(chunk, n_fft, overlap)
-    return scheme
+    scheme = resolve_name(SCHEMES[name].scheme).of(chunk, n_fft, overlap)
+    if shifts and not hasattr(scheme, "shifted"):
+        raise UsageError(f"scheme {name} has no shifts, and {shifts} are asked for")
+    made: Scheme = scheme.shifted(shifts) if shifts else scheme
+    return made

@@ -52,7 +52,7 @@ class ZeroPadded:
         if self._is_over(begin):
             return None
         assert self._held is not None
-        before = self._begin - start
+        before = min(samples, self._begin - start)
         there = self._held[:, : max(0, samples - before)]
         return zero_padded(there, before, samples - before - there.shape[1])
 
@@ -64,7 +64,7 @@ class ZeroPadded:
         if self._held is not None and start > self._begin:
             self._held, self._begin = self._held[:, start - self._begin :], start
         if self.length is None:
-            self._held, ended = fill(self._source, self._held, end - self._begin)
+            self._held, ended = fill(self._source, self._held, max(1, end - self._begin))
             self.length = self._begin + self._held.shape[1] if ended else None
 
     def _is_over(self, begin: int) -> bool:

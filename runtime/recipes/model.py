@@ -37,25 +37,25 @@ class RecipeModel:
         # A model that two names stand for is opened once, and told once.
         own = {id(model): model for model in models.values()}.values()
         self.engines = tuple(engine for model in own for engine in model.engines)
-        self.ahead = sum(part.share for part in self._passes(None, None)[:-1])
+        self.ahead = sum(part.share for part in self._passes(None, None, 0)[:-1])
 
-    def estimator(self, scheme: str | None, overlap: float | None) -> Estimator:
-        """What separates with this scheme and overlap in the runs that leave both open. Raises UsageError."""
-        chosen = scheme is not None or overlap is not None
+    def estimator(self, scheme: str | None, overlap: float | None, shifts: int = 0) -> Estimator:
+        """What separates with these in the runs that leave all three open. Raises UsageError."""
+        chosen = (scheme, overlap, shifts) != (None, None, 0)
         if chosen and not any(isinstance(step, Run) and step.is_open for step in self._steps):
             raise UsageError(
-                f"{self.manifest.name}: every run here has its own scheme and overlap; leave both out"
+                f"{self.manifest.name}: every run here has its own scheme, overlap and shifts; leave them out"
             )
-        return partial(self._estimates, self._passes(scheme, overlap))
+        return partial(self._estimates, self._passes(scheme, overlap, shifts))
 
     def close(self) -> None:
         """Release all engines. May be called twice."""
         for model in self._models.values():
             model.close()
 
-    def _passes(self, scheme: str | None, overlap: float | None) -> tuple[Pass, ...]:
+    def _passes(self, scheme: str | None, overlap: float | None, shifts: int) -> tuple[Pass, ...]:
         facts = self.manifest
-        settings = Settings(facts.sample_rate, facts.channels, self._models, scheme, overlap)
+        settings = Settings(facts.sample_rate, facts.channels, self._models, scheme, overlap, shifts)
         nodes = (node for step in self._steps for node in step.nodes(settings))
         return make_passes(nodes, self._outputs, low_memory=self._low_memory)
 

@@ -338,11 +338,11 @@ def _rows(raw: Any) -> tuple[tuple[float, ...], ...]:
 
 _VALUES: dict[Any, tuple[str, Callable[[Any], Any]]] = {
     str: ("text", _text_value),
-    int | None: ("a whole number", _whole),
+    int: ("a whole number", _whole),
     float: ("a number", _number),
     tuple[str, ...]: ("a name or a list of names", _names),
     tuple[float, ...]: ("a list of numbers", lambda raw: tuple(map(_number, _list(raw)))),
     tuple[tuple[float, ...], ...]: ("a list of lists of numbers", _rows),
     Weights: ("a table of numbers", _weights),
 }
-_VALUES |= {str | None: _VALUES[str], float | None: _VALUES[float]}
+_VALUES |= {kind | None: _VALUES[kind] for kind in (str, int, float)}

@@ -4,7 +4,7 @@
     overlap = 0.6 ; scheme = "outer" ; augment = ["plain", "invert"]
 
 An engine with another rate than the recipe's runs at its own: the signal is resampled there and its stems
-back. What leaves scheme and overlap open takes the caller's, or the engine's own.
+back. What leaves scheme, overlap and shifts open takes the caller's, or the engine's own.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,6 +42,7 @@ class Run:
     stem: tuple[str, ...]
     overlap: float | None = None
     scheme: str | None = None
+    shifts: int = 0
     augment: tuple[str, ...] = ("plain",)
 
     @property
@@ -51,8 +52,8 @@ class Run:
 
     @property
     def is_open(self) -> bool:
-        """Whether scheme and overlap are left to the caller."""
-        return self.scheme is None and self.overlap is None
+        """Whether scheme, overlap and shifts are left to the caller."""
+        return (self.scheme, self.overlap, self.shifts) == (None, None, 0)
 
     def problems(self, engines: Mapping[str, Facts | None], channels: int) -> Iterator[tuple[str, str]]:
         """As in Step."""
@@ -63,6 +64,8 @@ class Run:
                 yield "augment", f"{name!r} is none of {', '.join(AUGMENTS)}"
         if not self.augment or len(set(self.augment)) < len(self.augment):
             yield "augment", "names one augmentation or more, each once"
+        if self.shifts < 0:
+            yield "shifts", f"is {self.shifts}, less than 0"
         if self.run not in engines:
             yield "run", f"there is no engine {self.run!r}; [engines] has {', '.join(engines) or 'none'}"
         elif (engine := engines[self.run]) is not None:
@@ -74,19 +77,21 @@ class Run:
             if stem.lower() not in map(str.lower, known):
                 yield "stem", f"engine {self.run} has no stem {stem!r}; it has {', '.join(known)}"
         try:
-            engine.check_scheme(self.scheme, self.overlap)
+            engine.check_scheme(self.scheme, self.overlap, self.shifts)
         except UsageError as error:
-            yield "run" if self.is_open else "overlap" if self.scheme is None else "scheme", str(error)
+            said = [key for key in ("scheme", "overlap", "shifts") if getattr(self, key)]
+            yield said[0] if said else "run", str(error)
 
     def nodes(self, settings: Settings) -> Iterator[Node]:
         """As in Step."""
         model = settings.models[self.run]
-        scheme, overlap = (settings.scheme, settings.overlap) if self.is_open else (self.scheme, self.overlap)
-        estimator = model.estimator(scheme, overlap)  # refuses what it cannot do before any work
+        own = settings if self.is_open else self
+        cut = own.scheme, own.overlap, own.shifts
+        estimator = model.estimator(*cut)  # refuses what it cannot do before any work
         runs = []
         for augment in self.augment:
             # Runs that would be the same have one name, and the plan keeps one of them.
-            name = f"{self.run}({self.on}), {scheme}, {overlap}, {augment}"
+            name = f"{self.run}({self.on}), {cut}, {augment}"
             stream = partial(_estimates, model, estimator, AUGMENTS[augment], settings.sample_rate)
             yield Node(name, self.inputs, stream, whole=_needs_whole(model), run=True)
             runs.append(name)

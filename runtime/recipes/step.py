@@ -28,12 +28,14 @@ class Facts:
     residual: str | None
     manifest: Manifest | None
 
-    def check_scheme(self, scheme: str | None, overlap: float | None) -> None:
+    def check_scheme(self, scheme: str | None, overlap: float | None, shifts: int) -> None:
         """Raise UsageError unless the engine can be run so."""
         if self.manifest is not None:
-            self.manifest.scheme(scheme, overlap)
-        elif scheme is not None or overlap is not None:
-            raise UsageError(f"{self.name} is several engines with their own; leave scheme and overlap out")
+            self.manifest.scheme(scheme, overlap, shifts)
+        elif (scheme, overlap, shifts) != (None, None, 0):
+            raise UsageError(
+                f"{self.name} is several engines with their own; leave scheme, overlap and shifts out"
+            )
 
 
 class Model(Protocol):
@@ -45,7 +47,7 @@ class Model(Protocol):
     identity: str
     engines: tuple[Engine, ...]
 
-    def estimator(self, scheme: str | None, overlap: float | None) -> Estimator:
+    def estimator(self, scheme: str | None, overlap: float | None, shifts: int = 0) -> Estimator:
         """What separates with this scheme and overlap, None for the engine's own. Raises UsageError."""
         ...
 
@@ -57,13 +59,14 @@ class Model(Protocol):
 @dataclass(frozen=True)
 class Settings:
     """What the steps of a recipe are made for: its rate and channels, its engines, and the caller's choice of
-    scheme and overlap for runs that leave them open."""
+    scheme, overlap and shifts for runs that leave them open."""
 
     sample_rate: int
     channels: int
     models: Mapping[str, Model]
     scheme: str | None = None
     overlap: float | None = None
+    shifts: int = 0
 
 
 # One reading of a signal in the samples' order, or where a node needs the whole song, its spool.

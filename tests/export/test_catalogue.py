@@ -32,6 +32,10 @@ DECIDED = {
     "mlp_expansion_factor",
     "shared_bias",
     "dim_f",
+    "dims",
+    "num_dplayer",
+    "band_kernel",
+    "conv_depths",
 }
 ENTRIES = load_catalogue()
 

@@ -201,26 +201,29 @@ def test_numpy_values_are_not_weights(tmp_path):
     refused(save(tmp_path, {"a": np.float64(1.0), "w": torch.ones(2)}), "not plain real tensors: a;")
 
 
-def demucs_package():
-    return {"klass": OwnClass, "args": (), "kwargs": {"segment": Fraction(39, 5)}, "state": weights()}
-
-
-def test_demucs_package_is_recognised_without_being_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(OwnClass, "__module__", "demucs.htdemucs")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (b"demucs.wdemucs\nWDemucs", "a Demucs package of demucs.wdemucs.WDemucs: not supported, only"),
+        (b"diffq.uniform\nUniformQuantizer", "quantised by diffq: not supported"),
+    ],
+)
+def test_what_a_demucs_package_needs_is_named_without_being_loaded(name, message, tmp_path):
     path = save(tmp_path, weights())
-    records = {}
     with zipfile.ZipFile(path) as archive:
         records = {info.filename: archive.read(info) for info in archive.infolist()}
-    name = next(n for n in records if n.endswith("/data.pkl"))
-    records[name] = b"\x80\x02}X\x05\x00\x00\x00klasscdemucs.htdemucs\nHTDemucs\ns."
+    data = next(n for n in records if n.endswith("/data.pkl"))
+    records[data] = b"\x80\x02}X\x05\x00\x00\x00klassc" + name + b"\ns."
     with zipfile.ZipFile(path, "w") as archive:
         for record, content in records.items():
             archive.writestr(record, content)
-    refused(path, "a Demucs package: not supported yet")
+    refused(path, message)
 
 
-def test_demucs_package_is_recognised_after_being_loaded(tmp_path):
-    refused(save(tmp_path, demucs_package()), "Demucs package", unsafe_pickle=True)
+def test_a_demucs_package_that_is_run_says_the_same(tmp_path):
+    package = {"klass": OwnClass, "args": (), "kwargs": {"segment": Fraction(39, 5)}, "state": weights()}
+    found = load_checkpoint(save(tmp_path, package), unsafe_pickle=True).hyper_parameters
+    assert found == {"klass": f"{__name__}.OwnClass", "args": [], "kwargs": {"segment": "39/5"}}
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from golden.files import Case
-from golden.seeded import seeded_state, song
+from golden.seeded import noise, seeded_state, song, stand_in
 
 SOURCES = ["drums", "vocals"]
 SEGMENT, RATE = 16384, 44100  # samples, Hz; the public ones are of 7.8 s and more
@@ -23,6 +24,11 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "htdemucs without bottom": ("HTDemucs", {"channels": 8, "t_layers": 2, "t_heads": 4}),
     "hdemucs": ("HDemucs", {"channels": 8}),
+    # 256 frames, more than the 200 of its LSTM's windows.
+    "hdemucs of short frames": (
+        "HDemucs",
+        {"channels": 8, "nfft": 256, "depth": 4, "dconv_attn": 2, "dconv_lstm": 2, "norm_starts": 2},
+    ),
 }
 
 
@@ -36,6 +42,7 @@ def golden_files(_: Path) -> Iterator[tuple[str, dict[str, Case]]]:
         for shifts, overlap in ((0, 0.25), (0, 0.5), (1, 0.25)):
             songs[f"{name}, {shifts} shifts, overlap {overlap}"] = _song(name, shifts, overlap)
     yield "demucs_apply_model", songs
+    yield "demucs_scheme", dict(_scheme())
 
 
 def _network(kind: str, options: dict[str, Any]) -> tuple[torch.nn.Module, dict[str, Any]]:
@@ -75,3 +82,30 @@ def _song(name: str, shifts: int, overlap: float) -> Case:
         stems = stems * (mono.std() + 1e-8) + mono.mean()
     facts |= {"length": 40_000, "stride": SONG_STRIDE, "overlap": overlap, "offsets": offsets}
     return Case(facts, {"stems": stems[..., ::SONG_STRIDE].contiguous().numpy()})
+
+
+def _scheme() -> Iterator[tuple[str, Case]]:
+    """`apply_model` alone, as it gives HTDemucs every chunk in one length, around every edge."""
+    chunk, lengths = 96, (1, 2, 47, 71, 72, 73, 95, 96, 97, 143, 144, 145, 167, 168, 169, 301)
+    for shifts, overlap in ((0, 0.0), (0, 0.25), (0, 0.5), (0, 0.9), (2, 0.25)):
+        outputs = {str(length): _joined(chunk, shifts, overlap, noise(length)) for length in lengths}
+        yield (
+            f"{shifts} shifts, overlap {overlap}",
+            Case({"chunk": chunk, "overlap": overlap, "shifts": shifts}, outputs),
+        )
+
+
+def _joined(chunk: int, shifts: int, overlap: float, mix: np.ndarray) -> np.ndarray:
+    from demucs.apply import apply_model
+
+    class Network(torch.nn.Module):
+        samplerate, segment, sources = RATE, Fraction(chunk, RATE), SOURCES
+
+        def valid_length(self, _: int) -> int:
+            return chunk
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(stand_in(x[0].numpy()))[None]
+
+    random.seed(0)
+    return apply_model(Network(), torch.from_numpy(mix)[None], shifts=shifts, overlap=overlap)[0].numpy()

@@ -92,6 +92,7 @@ def golden_files(_: Path) -> Iterator[tuple[str, dict[str, Case]]]:
     yield "msst_tfc_tdf", {name: _tfc_tdf(*case) for name, case in TFC_TDFS.items()}
     yield "msst_demix", dict(_songs())
     yield "msst_scheme", dict(_scheme())
+    yield "msst_demucs_scheme", {str(number): _demucs_scheme_case(number) for number in (1, 2, 3, 4, 8)}
 
 
 def _roformer_config(kind: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -218,21 +219,29 @@ def _scheme() -> Iterator[tuple[str, Case]]:
         yield f"any {chunk} {overlaps} {length}", _scheme_case(chunk, overlaps, [length])
 
 
-def _scheme_case(chunk: int, overlaps: int, lengths: list[int]) -> Case:
+def _scheme_case(chunk: int, overlaps: int, lengths: list[int], kind: str = "bs_roformer") -> Case:
     from utils.model_utils import demix
 
     config = ConfigDict({
         "audio": {"chunk_size": chunk},
         "inference": {"num_overlap": overlaps, "batch_size": 1},
-        "training": {"instruments": ["a", "b"], "target_instrument": None},
+        "training": {"instruments": ["a", "b"], "target_instrument": None, "samplerate": chunk, "segment": 1},
     })  # fmt: skip
 
     def network(chunks: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(np.stack([stand_in(item) for item in chunks.numpy()]))
 
-    found = {n: demix(config, network, noise(n), "cpu", "bs_roformer") for n in lengths}
+    found = {n: demix(config, network, noise(n), "cpu", kind) for n in lengths}
     outputs = {str(length): np.stack(list(stems.values())) for length, stems in found.items()}
     return Case({"chunk": chunk, "num_overlap": overlaps}, outputs)
+
+
+def _demucs_scheme_case(overlaps: int) -> Case:
+    """`demix` as it cuts songs for a Demucs."""
+    chunk = SCHEME_CHUNK
+    step = chunk // overlaps
+    lengths = sorted({1, step, step + 1, chunk - 1, chunk, chunk + 1, chunk + step, 301})
+    return _scheme_case(chunk, overlaps, lengths, "htdemucs")
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ TOOLS = {
     ),
     "demucs": Tool("facebookresearch/demucs", "e976d93ecc3865e5757426930257e200846a520a", "MIT"),
     "bsrnn": Tool("magronp/bsrnn", "36f54e357af8c4c52c04ec00af06e610500c8097", "none given, later MIT"),
+    "bsrnn_newer": Tool("magronp/bsrnn", "f2ecc62bf76e9096943e4594d795a753c297a384", "MIT"),
     "uvr": Tool(
         "Anjok07/ultimatevocalremovergui", "5517e0cf0d1acd16a1618eeedec596957523f9e1", "MIT (README)"
     ),

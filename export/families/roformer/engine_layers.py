@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rofo.export.families.roformer import network as plain
+from rofo.export.graph.attention import attend, attend_heads
 from rofo.export.graph.types import DTYPES, Form, cast, product
 
 # The networks divide by max(|x|, 1e-12), a clamp of the norm; RMSNormalization adds epsilon to the mean
@@ -140,7 +141,7 @@ class Attention(nn.Module):
         q, k = self.positions(
             q.reshape(batch, length, self.heads, -1), k.reshape(batch, length, self.heads, -1)
         )
-        out = _attend(q.flatten(2), k.flatten(2), v, heads=self.heads, scale=self.scale)
+        out = attend(q.flatten(2), k.flatten(2), v, heads=self.heads, scale=self.scale)
         return out.reshape(batch, length, self.heads, -1), gates
 
     def _heads_first(self, projected: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,7 +155,7 @@ class Attention(nn.Module):
         # TensorRT's parser rounds sqrt(scale) to 16 bits; 1 it leaves alone.
         q = q if self.scale == 1.0 else q * self.scale
         q, k, v = (cast(part, self.dtype) for part in (q, k, v))
-        return _attend_heads(q, k, v, node=self.node).transpose(1, 2), gates
+        return attend_heads(q, k, v, node=self.node).transpose(1, 2), gates
 
 
 class Turned(nn.Module):
@@ -205,35 +206,6 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., dim) -> the same shape, the residual not yet added."""
         return self.narrow(F.gelu(self.widen(self.norm(x))))
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, *, heads: int, scale: float) -> Tensor:
-    """softmax(scale * q k^T) v per head; q, k, v: (batch, positions, heads * width).
-
-    Exports as one 3-D ONNX Attention node.
-    """
-    if torch.compiler.is_exporting():
-        return torch.onnx.ops.attention(q, k, v, scale=scale, q_num_heads=heads, kv_num_heads=heads)[0]
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(2)
-
-
-def _attend_heads(q: Tensor, k: Tensor, v: Tensor, *, node: bool) -> Tensor:
-    """softmax(q k^T) v per head; (batch, heads, positions, width).
-
-    Exports as one 4-D Attention node, or without `node` as two products and a softmax.
-    """
-    width, excess = v.shape[-1], q.shape[-1] - v.shape[-1]
-    exporting = torch.compiler.is_exporting()
-    if exporting and not node:
-        return (q @ k.transpose(-1, -2)).softmax(dim=-1) @ v
-    if excess and q.dtype != torch.float32:
-        # PoPE's q and k are twice as wide as v; TensorRT's fused kernels know one width.
-        return _attend_heads(q, k, F.pad(v, (0, excess)), node=node)[..., :width]
-    # torch 2.13 gives the result of its ONNX operator the width of q.
-    if exporting and not excess:
-        return torch.onnx.ops.attention(q, k, v, scale=1.0)[0]
-    return F.scaled_dot_product_attention(q, k, v, scale=1.0)
 
 
 def _half_split_rows(heads: int, dim_head: int) -> Tensor:

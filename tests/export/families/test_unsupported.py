@@ -1,7 +1,6 @@
 import pytest
 from pymss_core.modules.bs_roformer import BSConformer, BSRoformer, BSRoformerHyperACE, MelBandRoformer
-from pymss_core.modules.demucs4ht import HTDemucs
-from pymss_core.modules.legacy_demucs import LegacyDemucs, LegacyHDemucs
+from pymss_core.modules.legacy_demucs import LegacyDemucs
 from pymss_core.modules.look2hear import Apollo
 from pymss_core.modules.scnet import SCNet
 
@@ -43,9 +42,7 @@ def test_supported_networks_pass(network):
         ("HyperACE Roformer", lambda: BSRoformerHyperACE(**TINY)),
         ("SCNet", lambda: SCNet(dims=[4, 8, 8, 8], num_dplayer=2)),
         ("Apollo", lambda: Apollo(sr=44100, win=20, feature_dim=16, layer=1)),
-        ("Demucs", lambda: HTDemucs(sources=["a", "b"], channels=8, t_layers=1, bottom_channels=0)),
-        ("Demucs", lambda: LegacyHDemucs(sources=["a", "b"], channels=4)),
-        ("Demucs", lambda: LegacyDemucs(sources=["a", "b"], channels=4)),
+        ("Demucs of one branch", lambda: LegacyDemucs(sources=["a", "b"], channels=4)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

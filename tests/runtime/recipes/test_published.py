@@ -42,6 +42,8 @@ def beside(put, tmp_path):
                 chunk=3000 + 64 * number,
             )
             described = json.loads(made.read_text()) | {"name": name}
+            if any(step.get("run") == name and "shifts" in step for step in said["steps"]):
+                described["overlap_add"]["scheme"] = "triangular"
             described["source"]["checkpoint_sha256"] = entry.get("sha256", "0" * 64)
             made.write_text(json.dumps(described))
         (tmp_path / path.name).write_text(text)

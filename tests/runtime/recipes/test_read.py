@@ -86,7 +86,7 @@ make = "mix"
 run = "nobody"
 on = "mix"
 stem = "s"
-shifts = 2
+shift = 2
 [[steps]]
 make = "c"
 combine = "mean"
@@ -124,7 +124,7 @@ def test_every_mistake_is_told_with_its_line(put, write):
         "28: makes own out of itself",
         "31: the step is none of run, sum, combine, clip, guard, quietest, matrix",
         "34: the step is clip and sum at once",
-        "43: unknown key 'shifts'; there are make, run, on, stem, overlap, scheme, augment",
+        "43: unknown key 'shift'; there are make, run, on, stem, overlap, scheme, shifts, augment",
         "49: weights is [inf], not a list of numbers",
         "53: sum is {'v': nan}, not a table of numbers",
         "54: there is no signal 'nothing'",
@@ -141,6 +141,8 @@ def test_every_mistake_is_told_with_its_line(put, write):
         (('on = "mix"', 'on = "mix"\nscheme = "tirm"'), 8, "scheme is 'tirm', not one of"),
         (('on = "mix"', 'on = "mix"\naugment = ["up"]'), 8, "'up' is none of plain, invert, swap"),
         (('on = "mix"', 'on = "mix"\naugment = []'), 8, "names one augmentation or more, each once"),
+        (('on = "mix"', 'on = "mix"\nshifts = 1'), 8, "scheme fade has no shifts, and 1 are asked for"),
+        (('on = "mix"', 'on = "mix"\nshifts = -1'), 8, "is -1, less than 0"),
         (('run = "a"', 'run = "b"'), 6, "there is no engine 'b'; [engines] has a"),
         (('[outputs]\nvocals = "v"\n', ""), 1, "needs a table [outputs]"),
         (('vocals = "v"', 'vocals = "v"\nVOCALS = "v"'), 9, "stem names repeat"),
@@ -199,7 +201,10 @@ def test_recipes_that_use_each_other(put, write):
     assert "other.toml: line 3: engine a: recipe.toml is a recipe that this one is a part of" in told[3]
     write(GOOD, "other.toml")
     inner = GOOD.replace('"a.json"', '"other.toml"').replace("on =", "overlap = 0.5\non =")
-    assert "good is several engines with their own; leave scheme and overlap out" in mistakes(write(inner))[7]
+    assert (
+        "good is several engines with their own; leave scheme, overlap and shifts out"
+        in mistakes(write(inner))[7]
+    )
 
 
 @pytest.mark.parametrize(

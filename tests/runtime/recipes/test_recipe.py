@@ -357,10 +357,9 @@ def test_scheme_and_overlap_go_to_the_runs_that_leave_them_open(
         kept = separator.separate(mix, RATE, Options(overlap=0.75))["kept"]
     dry = alone(opened, tmp_path / "a.json", mix, "vocals", overlap=0.75)
     np.testing.assert_array_equal(kept, alone(opened, tmp_path / "low.json", dry, "vocals", overlap=0.75))
-    with (
-        opened(single) as separator,
-        pytest.raises(UsageError, match="has its own scheme and overlap; leave"),
-    ):
+    with opened(several) as separator, pytest.raises(UsageError, match="level: scheme fade has no shifts"):
+        separator.check(Options(shifts=1))
+    with opened(single) as separator, pytest.raises(UsageError, match="own scheme, overlap and shifts; le"):
         separator.check(Options(overlap=0.75))
 
 

@@ -1,0 +1,137 @@
+"""What a file says of a hybrid Demucs: its keys and shapes, facebook's package, or MSST's yaml."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from fractions import Fraction
+from typing import Any
+
+from rofo.export.families.demucs.sizes import Sizes
+from rofo.export.source import Source
+from rofo.export.source.keys import Keys
+from rofo.export.source.msst import Section
+from rofo.text import short
+
+# What MSST's yaml calls a network -> the class of facebook's packages.
+CLASSES = {"hdemucs": "demucs.hdemucs.HDemucs", "htdemucs": "demucs.htdemucs.HTDemucs"}
+
+_OTHER_NAMES = {"channels": "width", "nfft": "n_fft"}
+_SIZES = {field.name for field in fields(Sizes)} - {"audio_channels", "num_stems"}
+
+# What the published networks have in common: no other value is supported.
+_ALWAYS: dict[str, tuple[Any, ...]] = {
+    "cac": (True,), "rewrite": (True,), "hybrid": (True,), "hybrid_old": (False,),
+    "multi_freqs": (None, []), "channels_time": (None,), "num_subbands": (1,),
+    "t_emb": ("sin",), "t_norm_in": (True,), "t_norm_in_group": (False,), "t_group_norm": (False,),
+    "t_norm_first": (True,), "t_norm_out": (True,), "t_layer_scale": (True,), "t_gelu": (True,),
+    "t_sin_random_shift": (0,), "t_sparse_self_attn": (False,), "t_sparse_cross_attn": (False,),
+    "t_cross_first": (False,),
+}  # fmt: skip
+# What only matters while training, or with one of those other values.
+_UNUSED = frozenset(
+    ("wiener_iters", "end_iters", "wiener_residual", "multi_freqs_depth", "emb_smooth", "dconv_init",
+     "rescale", "t_dropout", "t_max_positions", "t_weight_decay", "t_lr", "t_cape_mean_normalize",
+     "t_cape_augment",
+     "t_cape_glob_loc_scale", "t_mask_type", "t_mask_random_seed", "t_sparse_attn_window", "t_global_window",
+     "t_sparsity", "t_auto_sparsity", "use_train_segment")
+)  # fmt: skip
+
+
+def weights_facts(source: Source) -> dict[str, Any]:
+    """The facts that keys and shapes decide. Raises CheckpointError where one is missing or misshapen."""
+    keys = Keys(source.path, source.state, "Demucs")
+    transformer = any(key.startswith("crosstransformer.") for key in source.state)
+    depth = keys.count(r"encoder\.(\d+)\.conv\.weight")
+    width = keys.size("encoder.0.conv.weight", 0)
+    channels = keys.size("tencoder.0.conv.weight", 1)
+    outermost = keys.count(r"tdecoder\.(\d+)\.conv_tr\.weight") - 1
+    residual = {1: "encoder.0", 2: f"decoder.{depth - 1}"}  # by the bit of dconv_mode
+    branches = {bit: f"{coder}.dconv.layers" for bit, coder in residual.items()}
+    present = {bit: branch for bit, branch in branches.items() if f"{branch}.0.0.weight" in source.state}
+    facts: dict[str, Any] = {
+        "architecture": "htdemucs" if transformer else "hdemucs",
+        "channels": channels,
+        "num_stems": keys.size(f"tdecoder.{outermost}.conv_tr.weight", 1) // channels,
+        "width": width,
+        "depth": depth,
+        "kernel_size": keys.size("encoder.0.conv.weight", 2),
+        "dconv_mode": sum(present),
+        "waveform": True,
+    }
+    for branch in present.values():
+        facts["dconv_depth"] = keys.count(rf"{re.escape(branch)}\.(\d+)\.0\.weight")
+        facts["dconv_comp"] = width // keys.size(f"{branch}.0.0.weight", 0)
+    if transformer:
+        bottom = "channel_upsampler.weight"
+        facts["bottom_channels"] = keys.size(bottom, 0) if bottom in source.state else 0
+        facts["t_layers"] = keys.count(r"crosstransformer\.layers\.(\d+)\.linear1\.weight")
+    return facts
+
+
+def package_config(package: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Class and arguments of facebook's package in the layout of MSST's yaml; None for another file."""
+    kwargs = package.get("kwargs")
+    name = next((name for name, klass in CLASSES.items() if klass == package.get("klass")), None)
+    if name is None or not isinstance(kwargs, Mapping):
+        return None
+    about = ("sources", "audio_channels", "samplerate", "segment")
+    training = dict(zip(about, package.get("args") or (), strict=False))
+    training |= {key: kwargs[key] for key in about if key in kwargs}
+    model = {key: value for key, value in kwargs.items() if key not in about}
+    renamed = {"sources": "instruments", "audio_channels": "channels"}
+    return {
+        "model": name,
+        name: model,
+        "training": {renamed.get(key, key): value for key, value in training.items()},
+    }
+
+
+def yaml_facts(config: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """The facts of MSST's yaml, or of a package in its layout; None for those on which it is silent."""
+    training, inference = Section(config, "training", problems), Section(config, "inference", problems)
+    name = config.get("model")
+    instruments, rate = training.names("instruments"), training.integer("samplerate")
+    segment = _seconds(training, problems)
+    facts = {
+        "architecture": name if name in CLASSES else None,
+        "sample_rate": rate,
+        "channels": training.integer("channels"),
+        "stems": instruments,
+        "instruments": instruments,
+        "chunk": int(segment * (rate or 44100)) if segment else None,
+        "scheme": "average" if "inference" in config else None,
+        "num_overlap": inference.integer("num_overlap"),
+        "normalize": inference.flag("normalize"),
+    }
+    model = Section(config, str(name), problems)
+    return {**facts, **_arguments(model, problems)}
+
+
+def _arguments(model: Section, problems: list[str]) -> dict[str, Any]:
+    facts = {}
+    for key, value in model.values.items():
+        name = _OTHER_NAMES.get(key, key)
+        if name in _SIZES:
+            good = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+            if good:
+                facts[name] = int(value) if float(value).is_integer() else value
+            elif value not in (None, False):
+                problems.append(f"{model.name}.{key} is {short(value)}, not a number from 0 up")
+        elif key in _ALWAYS:
+            if value not in _ALWAYS[key]:
+                problems.append(f"{model.name}.{key} is {short(value)}, only {_ALWAYS[key][-1]} is supported")
+        elif key not in _UNUSED:
+            problems.append(f"{model.name}.{key} is not an option of this network")
+    return facts
+
+
+def _seconds(training: Section, problems: list[str]) -> Fraction | None:
+    """The chunk in seconds: a number, or as text a fraction like 39/5."""
+    value = training.values.get("segment")
+    if value is None:
+        return None
+    text = str(value)
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,6}(\.\d{1,9}|/[1-9]\d{0,5})?", text):
+        problems.append(f"training.segment is {short(value)}, not a number of seconds")
+        return None
+    return Fraction(text)
