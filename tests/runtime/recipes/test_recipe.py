@@ -393,3 +393,17 @@ def test_an_abandoned_separation_frees_its_spools(opened, several, song, tmp_pat
         assert spools_of(tmp_path / "tmp")
         estimates.close()
         assert not spools_of(tmp_path / "tmp")
+
+
+def test_swapped_channels_are_swapped_back(opened, put, write, song):
+    """On an engine that hears only what is left; polarity is proved by test_systems.py."""
+    put("a", "half")
+    text = '[engines]\na = "a.json"\n[[steps]]\nmake = "v"\nrun = "a"\non = "mix"\nstem = "vocals"\n'
+    path, mix = write(f'{text}augment = ["swap"]\n[outputs]\nv = "v"'), song(9000)
+    with opened(path) as separator:
+        (engine,) = separator._model.engines
+        run, left = engine.run, np.float32([1, 0])[:, None, None, None]
+        engine.run = lambda inputs: {"stems": run(inputs)["stems"] * left}
+        got = separator.separate(mix, RATE)["v"]
+    np.testing.assert_allclose(got[1], mix[1] / 2, atol=1e-5)
+    assert not got[0].any()
