@@ -130,9 +130,13 @@ def main(
     """Turn CHECKPOINT into STEM.onnx, STEM.plan and STEM.json.
 
     It is a file of weights (.ckpt, .pt, .pth, .th, .safetensors), or the .onnx file of an MDX-Net.
+    Of a recipe (.toml) it is checked what it says, and which of its engines are there.
 
     The engines are compared with the network before anything is written.
     """
+    if checkpoint.suffix == ".toml":
+        _check_recipe(checkpoint)
+        return
     from rofo.export.export import ExportOptions, export_checkpoint, facts_report
 
     given = {
@@ -172,6 +176,19 @@ def main(
         note("not verified: --no-verify")
     for file in report.files:
         click.echo(file)
+
+
+def _check_recipe(path: Path) -> None:
+    """Print the engines of a recipe: those that are there, and the commands that make the others.
+
+    Raises RecipeError with all that is wrong.
+    """
+    from rofo.recipes.read import list_engines, read_recipe
+
+    for engine in list_engines(path):
+        click.echo(f"{engine.path}: there" if engine.there else engine.command)
+    recipe = read_recipe(path)
+    note(f"{path}: {', '.join(recipe.stems)} at {recipe.sample_rate} Hz")
 
 
 def _plan(

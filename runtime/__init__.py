@@ -15,6 +15,7 @@ from rofo.errors import (
     EngineRunError,
     ManifestError,
     OutputWriteError,
+    RecipeError,
     RofoError,
     UsageError,
 )
@@ -22,6 +23,7 @@ from rofo.errors import (
 if TYPE_CHECKING:
     from rofo.manifest import Manifest, MixerManifest, load_manifest
     from rofo.options import Options
+    from rofo.recipes.recipe import Recipe
     from rofo.results import Progress, SeparatedFile
     from rofo.separator import Separator
 
@@ -34,6 +36,7 @@ _LAZY = {
     "load_manifest": "rofo.manifest",
     "Options": "rofo.options",
     "Progress": "rofo.results",
+    "Recipe": "rofo.recipes.recipe",
     "SeparatedFile": "rofo.results",
     "Separator": "rofo.separator",
 }
@@ -51,6 +54,8 @@ __all__ = [
     "Options",
     "OutputWriteError",
     "Progress",
+    "Recipe",
+    "RecipeError",
     "RofoError",
     "SeparatedFile",
     "Separator",

@@ -31,7 +31,7 @@ SOME_FAILED = 7
     "--engine",
     required=True,
     type=click.Path(path_type=Path),
-    help="Engine made by rofo-export, or the .json of one or of a mixer.",
+    help="Engine made by rofo-export, or the .json of one or of a mixer, or a recipe (.toml).",
 )
 @click.option(
     "--output",
@@ -78,6 +78,9 @@ SOME_FAILED = 7
     help="auto takes bf16 where the processor has it and the engine's measured parity allows it; "
     "a .plan has the precision it was built with.",
 )
+@click.option(
+    "--low-memory", is_flag=True, help="Of a recipe, have one engine in memory at a time; stems are the same."
+)
 @click.option("--threads", type=click.IntRange(1), help="Processor threads; default: all cores.")
 @click.option("--format", "container", type=click.Choice(["wav", "flac"]), help="Default: the input's.")
 @click.option(
@@ -109,6 +112,7 @@ def main(
     backend: str,
     precision: str,
     threads: int | None,
+    low_memory: bool,
     **chosen: Any,
 ) -> int:
     """Separate INPUTS, audio files or folders of them, into stems."""
@@ -118,7 +122,9 @@ def main(
 
     files = list_inputs(inputs)
     options = Options(stems=stems or None, channels=_numbers(channels), **chosen)
-    with Separator(engine, backend=backend, precision=precision, threads=threads) as separator:
+    with Separator(
+        engine, backend=backend, precision=precision, threads=threads, low_memory=low_memory
+    ) as separator:
         note(f"{engine.name}: {separator.backend}, {separator.precision}")
         wanted = separator.check(options)
         if no_residual:
@@ -165,6 +171,7 @@ class _Run:
             seconds=result.seconds,
             elapsed=result.elapsed,
             speed=speed,
+            engines=result.engines,
             warnings=list(result.warnings),
         )
         return 0

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Self
 import click
 from click.core import ParameterSource
 
-from rofo.errors import RofoError
+from rofo.errors import RecipeError, RofoError
 from rofo.text import one_line, printable
 
 INTERRUPTED = 130
@@ -26,11 +26,13 @@ def note(text: str) -> None:
 
 
 def tell(error: Exception, *, debug: bool) -> int:
-    """One line on stderr for an error, its traceback before it if asked for; the exit code it stands for."""
+    """One line on stderr for an error, or for each of several mistakes, its traceback before it if asked for;
+    the exit code it stands for."""
     if debug:
         traceback.print_exception(error)
     if isinstance(error, RofoError):
-        note(f"error: {one_line(error)}")
+        for line in error.report if isinstance(error, RecipeError) else [one_line(error)]:
+            note(f"error: {line}")
         return error.exit_code
     what = f"{type(error).__name__}: {one_line(error)}"
     note(f"internal error: {what}; run again with --debug and report the traceback")

@@ -4,6 +4,9 @@ Each class is also the builtin a caller would expect, and carries the exit code 
 A message is one line: the file first, then what is wrong, the cure last.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 
 class RofoError(Exception):
     """Root of the tree. Raised only through a subclass."""
@@ -35,6 +38,20 @@ class ManifestError(EngineLoadError, ValueError):
 
 class EngineMismatchError(EngineLoadError):
     """The engine file is not the one its manifest describes, or was built for something else."""
+
+
+class RecipeError(EngineLoadError, ValueError):
+    """A recipe that cannot be run. `mistakes` are all of them, (line, words); line 0 is the whole file."""
+
+    def __init__(self, path: Path, mistakes: Sequence[tuple[int, str]]) -> None:
+        self.path, self.mistakes = path, tuple(mistakes)
+        told = (f"line {line}: {words}" if line else words for line, words in self.mistakes)
+        super().__init__(f"{path}: {'; '.join(told)}; mend the recipe")
+
+    @property
+    def report(self) -> tuple[str, ...]:
+        """A line for each mistake."""
+        return tuple(f"{self.path}:{line or 1}: {words}" for line, words in self.mistakes)
 
 
 class EngineRunError(RofoError, RuntimeError):

@@ -367,6 +367,11 @@ def _model(manifest: Manifest) -> dict[str, Any]:
 def _check_sound(sample_rate: int, channels: int, stems: Sequence[str], residual: str | None) -> None:
     require(1000 <= sample_rate <= 1_000_000, f"sample_rate is {sample_rate}")
     require(channels in (1, 2), f"channels is {channels}")
+    check_stems(stems, residual)
+
+
+def check_stems(stems: Sequence[str], residual: str | None) -> None:
+    """Raise ManifestError unless stems and residual can name files, and there are any."""
     require(bool(stems), "stems is empty")
     names = [*stems, *([residual] if residual else [])]
     require(len({n.lower() for n in names}) == len(names), f"stem names repeat: {', '.join(names)}")

@@ -1,7 +1,7 @@
-"""Opening a model, one engine or a mixer of several, and one engine's part of the path of a song."""
+"""Opening a model, one engine or several, and one engine's part of the path of a song."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -15,25 +15,23 @@ from rofo.dsp.scheme import Chunk, Scheme
 from rofo.engines import BACKENDS, EngineSettings, open_engine
 from rofo.engines.contract import Engine
 from rofo.errors import EngineLoadError, EngineMismatchError
-from rofo.manifest import (
-    Manifest,
-    Member,
-    MixerManifest,
-    load_engine_manifest,
-    load_manifest,
-    manifest_path,
-    verify_file,
-)
-from rofo.mixer import MixerModel
+from rofo.manifest import Manifest, load_manifest, manifest_path
+from rofo.recipes.mixer import open_mixer
+from rofo.recipes.model import RecipeModel
+from rofo.recipes.read import read_recipe
+from rofo.recipes.step import Model
 from rofo.song import Block, Estimator
+from rofo.watch import Watch
 
 
 class EngineModel:
     """One engine. Immutable: every estimator call keeps its own state."""
 
+    ahead = 0.0  # the share of the work before the first estimate comes
+
     def __init__(self, engine: Engine, manifest: Manifest, file: Path) -> None:
         self.manifest, self.normalize = manifest, manifest.normalize
-        self.engines = (engine,)
+        self.engines: tuple[Engine, ...] = (engine,)
         (entry,) = (entry for entry in manifest.engines if entry.file == file.name)
         # All that decides over the stems: file, backend, precision, and what the manifest says of the sound.
         made_of = entry.sha256, entry.data_sha256, engine.backend, engine.precision
@@ -48,68 +46,92 @@ class EngineModel:
         """Release the engine. May be called twice."""
         self.engines[0].close()
 
-    def _estimates(self, scheme: Scheme, blocks: Iterable[Block]) -> Iterator[Block]:
+    def _estimates(self, scheme: Scheme, blocks: Iterable[Block], watch: Watch) -> Iterator[Block]:
         """Chunk -> STFT -> engine -> inverse STFT (those three in the loop) -> overlap-add."""
-        for number, done in groupby(self._loop(_chunks(scheme, blocks)), lambda pair: pair[0].song):
+        for number, done in groupby(self._loop(_chunks(scheme, blocks), watch), lambda pair: pair[0].song):
             joined = OverlapAdder()
             for chunk, estimate in done:
                 yield number, joined.add(chunk, estimate)
 
 
-Model = EngineModel | MixerModel
+class ClosedModel:
+    """One engine that is opened for every song anew and closed after it, to have one at a time in memory.
 
-
-def open_model(path: Path, settings: EngineSettings) -> Model:
-    """Open an engine file, or a manifest: the first engine file it has for the backend, or all of a mixer.
-
-    The settings are those of every member of a mixer. Raises EngineLoadError (ManifestError,
-    EngineMismatchError).
+    `open_` opens it: once at once, so that what cannot be opened is known before any work.
     """
 
-    def opened(path: Path, manifest: Manifest) -> EngineModel:
-        file = _engine_file(path, manifest, settings.backend)
-        return EngineModel(open_engine(file, manifest, settings), manifest, file)
+    def __init__(self, open_: Callable[[], EngineModel]) -> None:
+        self._open = open_
+        with closing(open_()) as model:
+            self.manifest, self.normalize, self.ahead = model.manifest, model.normalize, model.ahead
+            self.engines, self.identity = model.engines, model.identity
 
+    def estimator(self, scheme: str | None, overlap: float | None, shifts: int = 0) -> Estimator:
+        """As in EngineModel."""
+        self.manifest.scheme(scheme, overlap, shifts)
+        return partial(self._estimates, scheme, overlap, shifts)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _estimates(
+        self, scheme: str | None, overlap: float | None, shifts: int, blocks: Iterable[Block], watch: Watch
+    ) -> Iterator[Block]:
+        with closing(self._open()) as model:
+            yield from model.estimator(scheme, overlap, shifts)(blocks, watch)
+
+
+def open_model(path: Path, settings: EngineSettings, *, low_memory: bool = False) -> Model:
+    """Open an engine file, or a manifest: the first engine file it has for the backend, or all of a mixer;
+    or a recipe with all its engines.
+
+    The settings are those of every engine; `low_memory` is for several. Raises EngineLoadError
+    (ManifestError, EngineMismatchError, RecipeError).
+    """
     if not path.exists():
         raise EngineLoadError(f"{path}: no such engine; export a checkpoint with rofo-export")
+    if path.suffix == ".toml":
+        return _open_recipe(path, settings, low_memory=low_memory)
     manifest = load_manifest(path)
     if isinstance(manifest, Manifest):
-        return opened(path, manifest)
+        return _open_engine(path, manifest, settings)
     if path != manifest_path(path):
         raise EngineMismatchError(
             f"{path}: {manifest_path(path).name} describes a mixer, not this file; give the .json as engine"
         )
-    return _open_mixer(path, manifest, opened)
+    return open_mixer(path, manifest, _opener(settings, low_memory=low_memory), low_memory=low_memory)
 
 
-def _open_mixer(
-    path: Path, manifest: MixerManifest, opened: Callable[[Path, Manifest], EngineModel]
-) -> MixerModel:
-    members = []
+def _open_recipe(path: Path, settings: EngineSettings, *, low_memory: bool) -> RecipeModel:
+    recipe, opened = read_recipe(path), _opener(settings, low_memory=low_memory)
+    by_file: dict[Path, Model] = {}
     with ExitStack() as failed:
-        for member in manifest.members:
-            file = path.with_name(member.manifest)
-            verify_file(file, member.sha256)
-            described = load_engine_manifest(file)
-            _check_member(file, described, member, manifest)
-            model = opened(file, described)
-            failed.callback(model.close)
-            members.append((model, described.stems.index(member.stem)))
+        for file in recipe.engines.values():
+            if file not in by_file:
+                by_file[file] = opened(file)
+                failed.callback(by_file[file].close)
+        models = {name: by_file[file] for name, file in recipe.engines.items()}
+        identity = recipe.identity([model.identity for model in models.values()])
+        model = RecipeModel(recipe, recipe.steps, recipe.outputs, models, identity, low_memory=low_memory)
         failed.pop_all()
-    return MixerModel(manifest, members)
+    return model
 
 
-def _check_member(file: Path, found: Manifest, member: Member, mixer: MixerManifest) -> None:
-    wanted = {"sample_rate": mixer.sample_rate, "channels": mixer.channels, "normalize": False}
-    problems = [
-        f"its {key} is {getattr(found, key)}, the mixer {mixer.name} needs {value}"
-        for key, value in wanted.items()
-        if getattr(found, key) != value
-    ]
-    if member.stem not in found.stems:
-        problems.append(f"it has no stem {member.stem}, which the mixer {mixer.name} needs")
-    if problems:
-        raise EngineMismatchError(f"{file}: {', and '.join(problems)}; export again with rofo-export")
+def _opener(settings: EngineSettings, *, low_memory: bool) -> Callable[[Path], Model]:
+    """What opens the engines of a recipe, which may be recipes."""
+
+    def opened(path: Path) -> Model:
+        manifest = None if path.suffix == ".toml" else load_manifest(path)
+        if low_memory and isinstance(manifest, Manifest):
+            return ClosedModel(partial(_open_engine, path, manifest, settings))
+        return open_model(path, settings, low_memory=low_memory)
+
+    return opened
+
+
+def _open_engine(path: Path, manifest: Manifest, settings: EngineSettings) -> EngineModel:
+    file = _engine_file(path, manifest, settings.backend)
+    return EngineModel(open_engine(file, manifest, settings), manifest, file)
 
 
 def _engine_file(path: Path, manifest: Manifest, backend: str) -> Path:

@@ -1,6 +1,6 @@
 """What a caller is told: how far a separation has come, and what became of a file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class Progress:
 class SeparatedFile(dict[str, Path]):
     """{stem: path} of one file, with its length and the time taken in seconds, and what to know about it.
 
-    `skipped` tells that the stems were there already.
+    `engines` are the seconds within each engine, by its name. `skipped` tells that the stems were there.
     """
 
     def __init__(
@@ -37,8 +37,10 @@ class SeparatedFile(dict[str, Path]):
         seconds: float,
         elapsed: float,
         warnings: Sequence[str],
+        engines: Mapping[str, float] | None = None,
         skipped: bool = False,
     ) -> None:
         super().__init__(paths)
         self.seconds, self.elapsed = seconds, elapsed
+        self.engines = dict(engines or {})
         self.warnings, self.skipped = tuple(warnings), skipped

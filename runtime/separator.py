@@ -6,18 +6,14 @@
     STFT            Spectrogram.forward    \\
     engine          Engine.run              } beside each other, in ChunkLoop (dsp/chunk_loop.py)
     inverse STFT    Spectrogram.inverse    /
-    overlap-add     OverlapAdder; these five are EngineModel (model.py), several of them MixerModel (mixer.py)
-    resample        back to the song's rate
+    overlap-add     OverlapAdder; these five are EngineModel (model.py), several such RecipeModel (recipes/)
+    resample        back to the song's rate (rates.py)
     write block     StemFiles (audio/writer.py), or into the caller's arrays
 
 Every step is a generator that takes from the one before it, so no more of a song is held than a chunk or two.
 """
 
-import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,15 +24,17 @@ from numpy.typing import ArrayLike
 from rofo.audio.files import check_format, output_format, stem_paths, track_name
 from rofo.audio.reader import AudioReader
 from rofo.audio.record import Record, input_sha256
-from rofo.audio.resample import resample_blocks
 from rofo.audio.writer import StemFiles
 from rofo.engines import EngineSettings
-from rofo.errors import CancelledError, UsageError
+from rofo.errors import UsageError
 from rofo.manifest import Manifest, MixerManifest
 from rofo.model import open_model
 from rofo.options import Options
-from rofo.results import Progress, SeparatedFile
-from rofo.song import Block, Estimator, Floats, Level, Song, array_song, stream_song
+from rofo.rates import OwnRate
+from rofo.recipes.recipe import Recipe
+from rofo.results import SeparatedFile
+from rofo.song import Estimator, Floats, Song, array_song, stream_song
+from rofo.watch import Watch
 
 Stems = dict[str, Floats]  # by name: (channels, n)
 
@@ -44,9 +42,10 @@ Stems = dict[str, Floats]  # by name: (channels, n)
 class Separator:
     """An engine, loaded once. Immutable after construction: share it between threads.
 
-    `engine` is the path of an engine file with its manifest beside it, or of a manifest: that of a mixer
-    opens all its members. `backend`, `precision`, `threads` and `cuda_stream` as in
-    rofo.engines.EngineSettings. Raises EngineLoadError (ManifestError, EngineMismatchError).
+    `engine` is the path of an engine file with its manifest beside it, of a manifest, where that of a mixer
+    opens all its members, or of a recipe (.toml), which opens all its engines; `low_memory` opens them one
+    after the other, each for its part of the way. `backend`, `precision`, `threads` and `cuda_stream` as in
+    rofo.engines.EngineSettings. Raises EngineLoadError (ManifestError, EngineMismatchError, RecipeError).
     """
 
     def __init__(
@@ -57,10 +56,11 @@ class Separator:
         precision: str = "auto",
         threads: int | None = None,
         cuda_stream: int | None = None,
+        low_memory: bool = False,
     ) -> None:
         settings = EngineSettings(backend, precision, threads, cuda_stream)
-        self._model = open_model(Path(engine), settings)
-        self.manifest: Manifest | MixerManifest = self._model.manifest
+        self._model = open_model(Path(engine), settings, low_memory=low_memory)
+        self.manifest: Manifest | MixerManifest | Recipe = self._model.manifest
 
     @property
     def backend(self) -> str:
@@ -111,16 +111,17 @@ class Separator:
 
         The blocks of a stem together are as long as the song. A block is copied when it comes, so its
         memory may be used for the next one. Constant memory; latency is about one chunk. Errors as in
-        `separate`, and UsageError for an engine that normalises its input, which needs the whole song first.
+        `separate`, and UsageError for an engine that normalises its input, and for a recipe of several
+        passes: they need the whole song first.
         """
-        if self._model.normalize:
-            raise UsageError(
-                f"{self.manifest.name}: this engine scales by the whole song's level; "
-                "use separate or separate_file"
+        if self._model.normalize or self._model.ahead:
+            needs = (
+                "scales by the whole song's level" if self._model.normalize else "needs the whole song first"
             )
+            raise UsageError(f"{self.manifest.name}: this engine {needs}; use separate or separate_file")
         estimator, stems = self._checked(options)
         song = stream_song(blocks, sample_rate)
-        path = self._path([song] if song else [], estimator, stems, options)
+        path = self._path([song] if song else [], estimator, stems, self._watch(options))
         return (ready for _, ready in path)
 
     def separate_file(
@@ -130,7 +131,7 @@ class Separator:
 
         Raises AudioReadError, OutputWriteError, and what `separate` raises.
         """
-        path, output, began = Path(path), Path(output), time.perf_counter()
+        path, output, watch = Path(path), Path(output), self._watch(options)
         estimator, stems = self._checked(options)
         record = Record(output / track_name(path), self._made_from(path, options))
         if options.resume and (done := record.finished(stems)):
@@ -148,14 +149,18 @@ class Separator:
             written = output_format(path, source, options.container, options.subtype)
             paths, seconds = stem_paths(path, output, stems, written), source.frames / source.sample_rate
             with StemFiles(paths, written) as files:
-                for _, blocks in self._path([song], estimator, stems, options):
+                for _, blocks in self._path([song], estimator, stems, watch):
                     files.write(blocks)
                 record.remove()
             record.write(paths, seconds)
             empty = [] if source.frames else ["holds no samples; its stems are empty"]
             warnings = [*reader.warnings, *files.warnings, *empty]
-        elapsed = time.perf_counter() - began
-        return SeparatedFile(paths, seconds=seconds, elapsed=elapsed, warnings=warnings)
+        return SeparatedFile(
+            paths, seconds=seconds, elapsed=watch.elapsed, warnings=warnings, engines=watch.engines
+        )
+
+    def _watch(self, options: Options) -> Watch:
+        return Watch(self.manifest.name, options.cancel, options.progress)
 
     def check(self, options: Options) -> tuple[str, ...]:
         """The names of the stems that would be made. Raises the UsageError that separating would raise."""
@@ -174,48 +179,27 @@ class Separator:
         self.close()
 
     def _path(
-        self, songs: Sequence[Song], estimator: Estimator, stems: Sequence[str], options: Options
+        self, songs: Sequence[Song], estimator: Estimator, stems: Sequence[str], watch: Watch
     ) -> Iterator[tuple[int, Stems]]:
         """The path of the songs, one after the other -> the place of each in `songs` with its blocks."""
-        began, done, total = time.perf_counter(), 0, _seconds(songs)
-        to_engine = ((song.number, block) for song in songs for block in self._there(song))
-        for place, (song, estimates) in enumerate(_by_song(songs, estimator(to_engine))):
-            for mix, estimate in self._back(song, estimates):
-                if options.cancel is not None and options.cancel.is_set():
-                    raise CancelledError(f"{self.manifest.name}: cancelled")
-                blocks = dict(zip(self.manifest.stems, estimate, strict=True))
-                if self.manifest.residual in stems:
-                    blocks[str(self.manifest.residual)] = mix - estimate.sum(axis=0)
-                yield place, {stem: blocks[stem] for stem in stems}
-                done += mix.shape[1]
-                if options.progress is not None:
-                    elapsed = time.perf_counter() - began
-                    options.progress(Progress(done / song.sample_rate, total, elapsed))
-
-    def _there(self, song: Song) -> Iterator[Floats]:
-        """Read and resample: blocks (channels, n) at the engine's rate, and at its level if it has one."""
-        rates = song.channels, song.sample_rate, self.manifest.sample_rate
-        if self._model.normalize:
-            song.level = Level.of(resample_blocks(song.read(), *rates))
-        for block in resample_blocks(song.blocks(), *rates):
-            yield song.level.taken_out(block) if song.level else block
-
-    def _back(self, song: Song, estimates: Iterable[Floats]) -> Iterator[tuple[Floats, Floats]]:
-        """Estimates (stems, channels, n) at the engine's rate -> pairs of mix and estimate at the song's.
-
-        The mix waits for its estimates, which also fixes their number: resampling there and back may be a
-        sample off.
-        """
-        stems, channels, level = len(self.manifest.stems), song.channels, song.level
-        levelled = (level.put_back(estimate) if level else estimate for estimate in estimates)
-        flat = (estimate.reshape(stems * channels, -1) for estimate in levelled)
-        for block in resample_blocks(flat, stems * channels, self.manifest.sample_rate, song.sample_rate):
-            mix = song.mix.take(block.shape[1])
-            if mix.shape[1]:
-                yield mix, block[:, : mix.shape[1]].reshape(stems, channels, -1)
-        rest = song.mix.take(None)
-        if rest.shape[1]:
-            yield rest, np.zeros((stems, *rest.shape), np.float32)
+        if not songs:
+            return
+        model, rate = self._model, songs[0].sample_rate
+        by_number = {song.number: (place, song) for place, song in enumerate(songs)}
+        watch.total = _seconds(songs)
+        levels = (lambda number: by_number[number][1].read()) if model.normalize else None
+        at_its_rate = OwnRate(estimator, len(self.manifest.stems), self.manifest.sample_rate, rate, levels)
+        again = model.ahead > 0
+        blocks = ((song.number, block) for song in songs for block in song.blocks(again=again))
+        for number, estimate in at_its_rate(blocks, watch):
+            place, song = by_number[number]
+            mix = song.take(estimate.shape[-1])
+            watch.check()
+            made = dict(zip(self.manifest.stems, estimate, strict=True))
+            if self.manifest.residual in stems:
+                made[str(self.manifest.residual)] = mix - estimate.sum(axis=0)
+            yield place, {stem: made[stem] for stem in stems}
+            watch.advance(mix.shape[1] * (1 - model.ahead), rate)
 
     def _whole(self, songs: Sequence[Song], options: Options) -> list[Stems]:
         """The stems of every song in one piece."""
@@ -223,7 +207,7 @@ class Separator:
         shapes = [(song.channels, song.samples or 0) for song in songs]
         results = [{stem: np.empty(shape, np.float32) for stem in stems} for shape in shapes]
         filled = [0] * len(songs)
-        for place, blocks in self._path(songs, estimator, stems, options):
+        for place, blocks in self._path(songs, estimator, stems, self._watch(options)):
             begin = filled[place]
             for stem, block in blocks.items():
                 filled[place] = begin + block.shape[1]
@@ -260,17 +244,6 @@ class Separator:
         )
         chosen = {name: getattr(options, name) for name in names}
         return {"engine": self._model.identity, "input": input_sha256(path), "options": chosen}
-
-
-def _by_song(songs: Iterable[Song], estimates: Iterator[Block]) -> Iterator[tuple[Song, Iterator[Floats]]]:
-    """Every song with its estimates, none for one that is too short to have any."""
-    waiting = deque(songs)
-    for number, blocks in groupby(estimates, itemgetter(0)):
-        while waiting[0].number != number:
-            yield waiting.popleft(), iter(())
-        yield waiting.popleft(), (block for _, block in blocks)
-    for song in waiting:
-        yield song, iter(())
 
 
 def _seconds(songs: Sequence[Song]) -> float | None:

@@ -10,13 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 from rofo.audio.decoders import BLOCK
 from rofo.audio.reader import MAX_RATE, MIN_RATE
 from rofo.errors import AudioReadError
+from rofo.watch import Watch
 
 Floats = NDArray[np.float32]
 # A block (..., n) and the number of its song, see Song.number. An estimator makes of blocks (channels, n) of
 # songs at the engine's rate, one song after the other, blocks (stems, channels, n) of estimates: as many
 # samples in the same order.
 Block = tuple[int | None, Floats]
-Estimator = Callable[[Iterable[Block]], Iterator[Block]]
+Estimator = Callable[[Iterable[Block], Watch], Iterator[Block]]
 
 
 class Queue:
@@ -24,22 +25,24 @@ class Queue:
 
     def __init__(self) -> None:
         self._blocks: deque[Floats] = deque()
+        self.samples = 0
 
     def put(self, block: Floats) -> None:
         """Let a block (channels, n) wait."""
         self._blocks.append(block)
+        self.samples += block.shape[1]
 
-    def take(self, samples: int | None) -> Floats:
-        """Up to `samples` of the oldest samples, all of them for None."""
-        taken, count = [], 0
-        while self._blocks and (samples is None or count < samples):
+    def take(self, samples: int) -> Floats:
+        """So many of the oldest samples, which must be there."""
+        taken = []
+        self.samples -= samples
+        while samples:
             block = self._blocks.popleft()
-            room = block.shape[1] if samples is None else samples - count
-            taken.append(block[:, :room])
-            count += taken[-1].shape[1]
-            if block.shape[1] > room:
-                self._blocks.appendleft(block[:, room:])
-        return np.concatenate(taken, axis=1) if taken else np.zeros((0, 0), np.float32)
+            taken.append(block[:, :samples])
+            samples -= taken[-1].shape[1]
+            if block.shape[1] > taken[-1].shape[1]:
+                self._blocks.appendleft(block[:, taken[-1].shape[1] :])
+        return np.concatenate(taken, axis=1)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Song:
     """A song at its own rate, on its way once. `read` gives its blocks from the start at every call.
 
     `samples` is None while they are unknown. `number` is its place among several in one call, None for a
-    song that is alone. `mix` are the samples that wait for their estimates; `level` is what was taken out.
+    song that is alone.
     """
 
     read: Callable[[], Iterable[Floats]]
@@ -82,14 +85,25 @@ class Song:
     sample_rate: int
     samples: int | None
     number: int | None = None
-    mix: Queue = field(default_factory=Queue)
-    level: Level | None = None
+    _waiting: Queue = field(default_factory=Queue)
+    _again: Iterator[Floats] | None = None
 
-    def blocks(self) -> Iterator[Floats]:
-        """The samples from the start, which from now on wait in `mix`."""
-        for block in self.read():
-            self.mix.put(block)
-            yield block
+    def blocks(self, *, again: bool) -> Iterator[Floats]:
+        """The samples from the start, for `take` to give them once more: from memory, or `again` from `read`
+        where their estimates come only after the last of them."""
+        if again:
+            self._again = iter(self.read())
+            yield from self.read()
+        else:
+            for block in self.read():
+                self._waiting.put(block)
+                yield block
+
+    def take(self, samples: int) -> Floats:
+        """The next samples (channels, n) of those that went on their way."""
+        while self._again is not None and self._waiting.samples < samples:
+            self._waiting.put(next(self._again))
+        return self._waiting.take(samples)
 
 
 def array_song(mix: ArrayLike, sample_rate: int, number: int | None = None) -> Song:

@@ -1,5 +1,6 @@
 """Chunks through the engine: the STFT of the next one and the inverse of the last run beside it."""
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ from rofo.dsp.spectrogram import Spectrogram
 from rofo.engines.contract import Engine, Shapes, Tensors, described, fits
 from rofo.errors import EngineOutputError
 from rofo.manifest import Manifest
+from rofo.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,19 @@ class ChunkLoop:
         self._shapes = Shapes.of(manifest, engine.batch)
         self._transform = Spectrogram(manifest.stft, manifest.chunk.samples)
 
-    def __call__(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Floats]]:
+    def __call__(self, chunks: Iterable[Chunk], watch: Watch | None = None) -> Iterator[tuple[Chunk, Floats]]:
         """Chunks of (channels, samples) -> each with its estimate (stems, channels, samples), in order.
 
-        They may be of several songs: batches are filled across them.
+        They may be of several songs: batches are filled across them. `watch` is told what the engine took.
         Raises EngineRunError, and EngineOutputError when the output is not finite or not the contract's.
         """
         estimates: list[Floats] = []
         worker = ThreadPoolExecutor(self._engine.in_flight, thread_name_prefix="rofo-engine")
         try:
-            for batch, outputs in self._outputs(worker, self._items(chunks)):
+            for batch, (outputs, seconds) in self._outputs(worker, self._items(chunks)):
+                if watch is not None:
+                    watch.check()
+                    watch.spend(self._manifest.name, seconds)
                 self._check_shapes(outputs)
                 for place, item in enumerate(batch):
                     own = {name: tensor[place] for name, tensor in outputs.items()}
@@ -60,16 +65,20 @@ class ChunkLoop:
 
     def _outputs(
         self, worker: ThreadPoolExecutor, items: Iterator[_Item]
-    ) -> Iterator[tuple[list[_Item], Tensors]]:
+    ) -> Iterator[tuple[list[_Item], tuple[Tensors, float]]]:
         """Batches with the engine's output, in order; the engine has the next ones while one is consumed."""
-        waiting: deque[tuple[list[_Item], Future[Tensors]]] = deque()
+        waiting: deque[tuple[list[_Item], Future[tuple[Tensors, float]]]] = deque()
         while batch := list(islice(items, self._engine.batch)):
-            waiting.append((batch, worker.submit(self._engine.run, self._inputs(batch))))
+            waiting.append((batch, worker.submit(self._run, self._inputs(batch))))
             if len(waiting) > self._engine.in_flight:
                 done, result = waiting.popleft()
                 yield done, result.result()
         for done, result in waiting:
             yield done, result.result()
+
+    def _run(self, inputs: Tensors) -> tuple[Tensors, float]:
+        began = time.perf_counter()
+        return self._engine.run(inputs), time.perf_counter() - began
 
     def _items(self, chunks: Iterable[Chunk]) -> Iterator[_Item]:
         channels = self._manifest.channels

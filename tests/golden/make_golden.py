@@ -50,6 +50,11 @@ TOOLS = {
     "mvsep_mdx23": Tool(
         "ZFTurbo/MVSEP-MDX23-music-separation-model", "765bd312ff0b4213d4ad48ab554a0fc11389633d", "none given"
     ),
+    "mvsep_system": Tool(
+        "ZFTurbo/MVSEP-MDX23-music-separation-model", "765bd312ff0b4213d4ad48ab554a0fc11389633d", "none given"
+    ),
+    "sdx23_system": Tool("kuielab/sdx23", "2f217926797bfc25edc4420200670ca288efe8a8", "MIT"),
+    "xlance": Tool("ModistAndrew/xlance-msr", "b59661bc0dd79797a0a49243c32eefead37b5059", "MIT"),
 }
 LIBRARIES = (
     "torch",

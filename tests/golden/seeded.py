@@ -94,8 +94,26 @@ def song(samples: int, channels: int = 2, *, silent: tuple[float, float] = (0, 0
     return pcm.astype(np.float32)
 
 
+def loud_song() -> np.ndarray:
+    """(2, 6000) float32 up to 2, for systems that clip."""
+    return 2 * song(6_000, silent=(0.4, 0.5))
+
+
 def stand_in(chunk: np.ndarray) -> np.ndarray:
     """A network: (channels, n) -> (2, channels, n), by the place in the chunk and by all of the chunk."""
     place = ((np.arange(chunk.shape[-1]) + 1) / chunk.shape[-1]).astype(np.float32)
     loud = np.float32(np.abs(chunk).sum(dtype=np.float64) / chunk.size)
     return np.stack((chunk * place * loud, chunk[:, ::-1] + loud))
+
+
+def coefficients(name: str, stems: int) -> list[tuple[float, float]]:
+    """Of the network that `pointwise` stands in for: (a, b) of every stem, multiples of 1/64."""
+    numbers = np.round(64 * uniform(f"network {name}", 2 * stems)) / 64
+    return [(float(a), float(b)) for a, b in numbers.reshape(stems, 2)]
+
+
+def pointwise(name: str, stems: int, samples: np.ndarray) -> np.ndarray:
+    """A network called `name` (channels, n) -> (stems, channels, n): a x + b x^2, whatever cuts the song."""
+    x = samples.astype(np.float32)
+    pairs = [(np.float32(a), np.float32(b)) for a, b in coefficients(name, stems)]
+    return np.stack([a * x + b * (x * x) for a, b in pairs])
