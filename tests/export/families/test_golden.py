@@ -18,7 +18,9 @@ from rofo.export.source import read_source
 
 # One chunk of a song, the last third of which is silent, through every network that a tool of ours runs.
 FILES = ("msst_roformers", "msst_tfc_tdf", "mdx_net", "audio_separator_conv_tdf")
-CASES = [(file, name) for file in FILES for name in read(file).cases]
+VARIANTS = ("value_residual", "msst_conformers", "unwa", "fno")
+CASES = [(file, name) for file in (*FILES, *VARIANTS) for name in read(file).cases]
+ENGINES = CASES[::4] + [(file, name) for file in VARIANTS for name in read(file).cases]
 # What no yaml says of a ConvTDFNet, given so that nothing is added that its class does not have.
 AS_TRAINED = {"scheme": "trim", "stems": ("vocals",)}
 
@@ -47,7 +49,7 @@ def test_the_plain_network_is_the_tools(file, name, tmp_path):
     assert snr_db(*through(read(file).cases[name], tmp_path, None)) > 110
 
 
-@pytest.mark.parametrize(("file", "name"), CASES[::4])
+@pytest.mark.parametrize(("file", "name"), sorted(set(ENGINES)))
 def test_so_is_its_engine(file, name, tmp_path):
     assert snr_db(*through(read(file).cases[name], tmp_path, Form())) > 105
 
