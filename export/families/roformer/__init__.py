@@ -12,6 +12,7 @@ from rofo.export.families.family import Family
 from rofo.export.families.roformer.bands import bs_bands, bs_readings, mel_bands, mel_readings
 from rofo.export.families.roformer.conformer import Conformer
 from rofo.export.families.roformer.engine import RoformerEngine
+from rofo.export.families.roformer.engine_value_residual import ValueResidualEngine
 from rofo.export.families.roformer.estimators import variant_estimator
 from rofo.export.families.roformer.network import Roformer as RoformerNetwork
 from rofo.export.families.roformer.reading import (
@@ -149,7 +150,8 @@ class Roformer(Family):
     def engine(self, network: nn.Module, facts: Facts, form: Form) -> nn.Module:
         """As in Family."""
         assert isinstance(network, RoformerNetwork)
-        return RoformerEngine(network, _frames(facts), form)
+        build = ValueResidualEngine if isinstance(network, ValueResidualRoformer) else RoformerEngine
+        return build(network, _frames(facts), form)
 
 
 def _taken(state: dict[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:

@@ -20,6 +20,8 @@ from rofo.export.source import read_source
 FILES = ("msst_roformers", "msst_tfc_tdf", "mdx_net", "audio_separator_conv_tdf")
 VARIANTS = ("value_residual", "msst_conformers", "unwa", "fno")
 CASES = [(file, name) for file in (*FILES, *VARIANTS) for name in read(file).cases]
+# What float32 leaves of a network that amplifies its own rounding; the plain one is 91 and 82 dB from float64.
+FLOAT32 = {"hyperace 1": 80, "hyperace 2": 68}
 ENGINES = CASES[::4] + [(file, name) for file in VARIANTS for name in read(file).cases]
 # What no yaml says of a ConvTDFNet, given so that nothing is added that its class does not have.
 AS_TRAINED = {"scheme": "trim", "stems": ("vocals",)}
@@ -40,7 +42,10 @@ def through(case: Case, folder: Path, form: Form | None) -> tuple[np.ndarray, np
     wanted = case.outputs["stems"]
     chunk = song(wanted.shape[-1], wanted.shape[1], silent=(0.7, 1))
     transform = Spectrogram(model.stft, model.chunk.samples)
-    stems = run_network(network, {"mix": transform.forward(chunk)[None]})["stems"]
+    mix = transform.forward(chunk)[None]
+    if form is None and case.facts.get("float64"):
+        network, mix = network.double(), mix.astype(np.float64)
+    stems = run_network(network, {"mix": mix})["stems"].astype(np.float32)
     return wanted, transform.inverse(stems[0])
 
 
@@ -51,7 +56,9 @@ def test_the_plain_network_is_the_tools(file, name, tmp_path):
 
 @pytest.mark.parametrize(("file", "name"), sorted(set(ENGINES)))
 def test_so_is_its_engine(file, name, tmp_path):
-    assert snr_db(*through(read(file).cases[name], tmp_path, Form())) > 105
+    case = read(file).cases[name]
+    floor = FLOAT32.get(name, 105) if case.facts.get("float64") else 105
+    assert snr_db(*through(case, tmp_path, Form())) > floor
 
 
 @pytest.mark.parametrize("name", ["bs", "bs linear attention", "bs PoPE", "mel"])
