@@ -22,12 +22,10 @@ def _case(samples: int) -> Case:
 
     model = {**SMALL, **BS, "use_mask_estimator_fno": True}
     network = BSRoformer(**model).eval()
-    state = {name: tensor for name, tensor in network.state_dict().items() if name.rpartition(".")[2] != "_metadata"}
+    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
     # A complex number is two of the seeded ones, the last axis of its shape.
-    complexes = [name for name, tensor in state.items() if tensor.is_complex()]
-    shapes = {
-        name: list(tensor.shape) + [2] * tensor.is_complex() for name, tensor in state.items()
-    }
+    complexes = [name for name, tensor in tensors.items() if tensor.is_complex()]
+    shapes = {name: list(tensor.shape) + [2] * tensor.is_complex() for name, tensor in tensors.items()}
     seeded = {name: torch.from_numpy(value) for name, value in seeded_state(shapes).items()}
     for name, parameter in network.named_parameters():
         value = seeded[name]

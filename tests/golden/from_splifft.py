@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 from golden.files import Case
@@ -24,7 +25,8 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def golden_files(clone: Path) -> Iterator[tuple[str, dict[str, Case]]]:
-    package = sys.modules["splifft"] = ModuleType("splifft")  # its __init__ imports what only its programs need
+    # Its __init__ imports what only its programs need.
+    package = sys.modules["splifft"] = ModuleType("splifft")
     package.__path__ = [str(clone / "src/splifft")]
     yield "unwa", {name: _case(options) for name, options in CASES.items()}
 
@@ -43,7 +45,8 @@ def _case(estimator: dict[str, Any]) -> Case:
         own.BSRoformerParams(
             chunk_size=SAMPLES, output_stem_names=("other",), dim=model["dim"], depth=model["depth"],
             band_config=own.FixedBandsConfig("fixed", BS["freqs_per_bands"]),
-            stft_hop_length=BS["stft_hop_length"], heads=8, mlp_expansion_factor=model["mlp_expansion_factor"],
+            stft_hop_length=BS["stft_hop_length"], heads=8,
+            mlp_expansion_factor=model["mlp_expansion_factor"],
             mask_estimator=kinds[estimator["kind"]](**estimator),
         )
     ).eval()  # fmt: skip
@@ -51,19 +54,18 @@ def _case(estimator: dict[str, Any]) -> Case:
     network.load_state_dict({name: torch.from_numpy(value) for name, value in seeded_state(shapes).items()})
     double = estimator["kind"].startswith("hyperace")
     network = network.double() if double else network
-    # It computes angles where the author's files hold their frequencies.
+    _rotate_by(own, network, seeded_state({"freqs": [32]})["freqs"])
     rotary = [name.replace("to_qkv.weight", "rotary_embed.freqs") for name in shapes if "to_qkv" in name]
-    chunk = torch.from_numpy(song(SAMPLES, 2, silent=(0.7, 1)))
-    window = torch.hann_window(BS["stft_n_fft"])
+    dtype = torch.float64 if double else torch.float32
+    chunk = torch.from_numpy(song(SAMPLES, 2, silent=(0.7, 1))).to(dtype)
+    window = torch.hann_window(BS["stft_n_fft"], dtype=dtype)
     spectrum = torch.stft(chunk, BS["stft_n_fft"], BS["stft_hop_length"], window=window, return_complex=True)
     with torch.inference_mode():
         packed = torch.view_as_real(spectrum).transpose(0, 1).flatten(0, 1)  # (bins * channels, frames, 2)
-        mask = torch.view_as_complex(network(packed[None].to(next(network.parameters()).dtype))[0, 0].contiguous())
+        mask = torch.view_as_complex(network(packed[None])[0, 0].contiguous())
     stem = spectrum * mask.unflatten(0, (-1, 2)).transpose(0, 1)
     stem[:, 0] = 0
-    stems = torch.istft(
-        stem, BS["stft_n_fft"], BS["stft_hop_length"], window=window.to(stem.real.dtype), length=chunk.shape[-1]
-    )
+    stems = torch.istft(stem, BS["stft_n_fft"], BS["stft_hop_length"], window=window, length=chunk.shape[-1])
     config = {
         "audio": {"sample_rate": 44100, "chunk_size": SAMPLES},
         "model": {**model, "freqs_per_bands": list(BS["freqs_per_bands"])},
@@ -71,4 +73,15 @@ def _case(estimator: dict[str, Any]) -> Case:
         "inference": {"batch_size": 1, "num_overlap": 1},
     }
     shapes |= {name: [32] for name in rotary}
-    return Case({"config": config, "shapes": shapes, "float64": double}, {"stems": stems[None].float().numpy()})
+    return Case(
+        {"config": config, "shapes": shapes, "float64": double}, {"stems": stems[None].float().numpy()}
+    )
+
+
+def _rotate_by(own: ModuleType, network: torch.nn.Module, freqs: np.ndarray) -> None:
+    """It computes angles where the author's files hold frequencies: give it those of the files."""
+    for module in network.modules():
+        if isinstance(module, own.RotaryEmbedding):
+            positions = torch.arange(len(module.cos_emb)).float()
+            angles = (positions[:, None] * torch.from_numpy(freqs)).repeat_interleave(2, dim=1).double()
+            module.cos_emb, module.sin_emb = angles.cos().float(), angles.sin().float()

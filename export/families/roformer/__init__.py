@@ -19,6 +19,7 @@ from rofo.export.families.roformer.reading import (
     CONFORMERS,
     NAMES,
     SHARED_BIAS,
+    VARIANT_FACTS,
     is_mel,
     lightning_config,
     weights_facts,
@@ -90,14 +91,20 @@ class Roformer(Family):
         if "stereo" in facts:
             facts = facts.derived("stereo", channels=2 if facts["stereo"] else 1)
         unused = "freqs_per_bands" if is_mel(facts) else "mel_sample_rate"
-        return merge(facts.without("band_inputs", "stereo", unused), _DEFAULTS)
+        off = [name for name in VARIANT_FACTS if not facts[name]]
+        return merge(facts.without("band_inputs", "stereo", unused, *off), _DEFAULTS)
 
     def check(self, facts: Facts) -> list[str]:
-        """As in Family: stored position tables may be too short for the chunk."""
+        """As in Family: stored tables may be too short for the chunk; no variant of masks knows mel bands."""
         frames, stored = _frames(facts), facts.get("table_frames")
-        if stored is None or frames <= stored:
-            return []
-        return [f"{frames} frames in a chunk but {stored} in the position tables (--chunk)"]
+        problems = []
+        if stored is not None and frames > stored:
+            problems.append(f"{frames} frames in a chunk but {stored} in the position tables (--chunk)")
+        if is_mel(facts) and variant_estimator(facts, ()) is not None:
+            problems.append("mask estimators of HyperACE, FNO or Large-Inst with mel bands are not supported")
+        if facts.get("use_value_residual_learning") and facts["linear_transformer_depth"]:
+            problems.append("value residuals with linear attention are not supported")
+        return problems
 
     def summary(self, facts: Facts) -> str:
         """As in Family."""
@@ -105,7 +112,7 @@ class Roformer(Family):
 
     def msst_type(self, facts: Facts) -> str | None:
         """As in Family; of the variants MSST has the conformers alone."""
-        variant = facts["use_value_residual_learning"] or variant_estimator(facts, ()) is not None
+        variant = facts.get("use_value_residual_learning") or variant_estimator(facts, ()) is not None
         return None if variant else str(facts["architecture"])
 
     def network(self, facts: Facts) -> RoformerNetwork:
@@ -115,7 +122,7 @@ class Roformer(Family):
             bands = mel_bands(facts["mel_sample_rate"], facts["n_fft"], facts["num_bands"])
         else:
             bands = bs_bands(facts["freqs_per_bands"])
-        build = ValueResidualRoformer if facts["use_value_residual_learning"] else RoformerNetwork
+        build = ValueResidualRoformer if facts.get("use_value_residual_learning") else RoformerNetwork
         return build(
             **{name: facts[name] for name in _ARGUMENTS},
             bands=bands,

@@ -60,7 +60,7 @@ class HalfFeedForward(nn.Module):
 
 
 class Convolution(nn.Module):
-    """A gated linear unit, a convolution of each channel over the positions, BatchNorm, SiLU, a linear layer."""
+    """A gated linear unit, each channel convolved over the positions, BatchNorm, SiLU, a linear layer."""
 
     def __init__(self, dim: int, inner: int, kernel_size: int) -> None:
         super().__init__()

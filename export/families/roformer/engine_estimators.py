@@ -18,7 +18,7 @@ from rofo.export.graph.types import Form, cast
 
 
 def estimator_engine(estimator: nn.Module, positions: Positions, *, zero_dc: bool, form: Form) -> nn.Module:
-    """Whatever mask estimator it is, (batch, bands, frames, dim) -> mask (batch, frames, features), float32."""
+    """A mask estimator's form: (batch, bands, frames, dim) -> mask (batch, frames, features), float32."""
     match estimator:
         case HyperAceMaskEstimator():
             return HyperAceEngine(estimator, zero_dc=zero_dc, form=form)
@@ -70,7 +70,8 @@ class FnoEngine(nn.Module):
 
     def __init__(self, estimator: FnoMaskEstimator, frames: int, *, zero_dc: bool, form: Form) -> None:
         super().__init__()
-        operators: list[Any] = [band[0] for band in estimator.to_freqs]
+        bands: Any = estimator.to_freqs
+        operators: list[Any] = [operator for operator, _ in bands]
         first, second = zip(*(operator.lifting.fcs for operator in operators), strict=True)
         lift = StackedLinear(first, form)
         # The last input is the place in the chunk.
@@ -115,7 +116,9 @@ class _FnoBlock(nn.Module):
             twice[-1] = 1
         self.backwards = frozen(torch.cat((twice * angle.cos(), -twice * angle.sin())).T.contiguous())
         self.skip = StackedLinear([block.fno_skips[i].conv for block in blocks], form)
-        self.gain = frozen(torch.stack([block.channel_mlp_skips[i].weight.flatten()[None] for block in blocks]))
+        self.gain = frozen(
+            torch.stack([block.channel_mlp_skips[i].weight.flatten()[None] for block in blocks])
+        )
         layers = zip(*(block.channel_mlp[i].fcs for block in blocks), strict=True)
         self.mix = nn.ModuleList(StackedLinear(same, form) for same in layers)
         self.last = last

@@ -74,6 +74,7 @@ class MixedAttention(Attention):
         self.mixes = hasattr(attention, "to_value_residual_mix")
         if self.mixes:
             mix, project = attention.to_value_residual_mix, self.project
+            assert project.bias is not None
             project.weight = frozen(torch.cat((project.weight, mix.weight.T), dim=1), form.product)
             project.bias = frozen(torch.cat((project.bias, mix.bias)), form.product)
 

@@ -15,13 +15,13 @@ from rofo.export.families.roformer.network import Attention, Rotary, Transformer
 def variant_estimator(facts: Facts, bands: Bands) -> Callable[[], nn.Module] | None:
     """Makes one stem's mask estimator; None for the perceptrons that all others have."""
     dim, channels = facts["dim"], facts["channels"]
-    if facts["use_mask_estimator_fno"]:
+    if facts.get("use_mask_estimator_fno"):
         modes, depth = facts["fno_modes"], facts["fno_depth"]
         return lambda: FnoMaskEstimator(bands, channels, dim, modes, depth)
     widths = [dim] + [dim * facts.get("mlp_expansion_factor", 1)] * (facts["mask_estimator_depth"] - 1)
-    if facts["use_mask_estimator_hyper_ace"]:
+    if facts.get("use_mask_estimator_hyper_ace"):
         return lambda: HyperAceMaskEstimator(bands, channels, widths, facts["hyperace_version"])
-    if not facts["refiner_depth"]:
+    if not facts.get("refiner_depth"):
         return None
 
     def transformer() -> nn.Module:

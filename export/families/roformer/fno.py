@@ -1,5 +1,7 @@
 """unwa's FNO: a Fourier neural operator (arXiv 2010.08895) per band in place of a mask's perceptron."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,7 +49,7 @@ class Fno(nn.Module):
         batch, _, frames = x.shape
         place = (torch.arange(frames, dtype=torch.float64) / frames).to(x.dtype)
         x = self.lifting(torch.cat((x, place.expand(batch, 1, -1)), dim=1))
-        blocks = self.fno_blocks
+        blocks: Any = self.fno_blocks
         steps = list(
             zip(blocks.convs, blocks.fno_skips, blocks.channel_mlp, blocks.channel_mlp_skips, strict=True)
         )
@@ -107,8 +109,8 @@ class Filter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, width, frames) -> the same shape."""
-        frames = x.shape[-1]
+        frames, factors = x.shape[-1], self.weight.get_parameter("tensor")
         spectrum = torch.fft.rfft(x, norm="forward")
-        kept = min(self.weight.tensor.shape[1], spectrum.shape[-1])
-        filtered = spectrum[..., :kept] * self.weight.tensor[:, :kept]
+        kept = min(factors.shape[1], spectrum.shape[-1])
+        filtered = spectrum[..., :kept] * factors[:, :kept]
         return torch.fft.irfft(filtered, n=frames, norm="forward") + self.bias

@@ -1,17 +1,18 @@
 """unwa's HyperACE: a mask of the perceptrons plus one that a convolutional network draws.
 
-The network (after YOLOv13, arXiv 2506.17733) sees what the layers give as an image of frames by bands. Its two
-versions differ in the strides of the encoder, in the size of the hypergraphs, and in the head. Norms, means
-and maxima run over the whole chunk: its length changes every sample.
+The network (after YOLOv13, arXiv 2506.17733) sees what the layers give as an image of frames by bands. Its
+two versions differ in the strides of the encoder, in the size of the hypergraphs, and in the head. Norms,
+means and maxima run over the whole chunk: its length changes every sample.
 
-The strides of version 1 cannot be told from weights. Halving frames only is what undef13/splifft has;
-it is also what makes the head's four doublings lead from 62 bands
-to 992 of 1025 bins, as in version 2; SUC-DriverOld/MSST-WebUI halves bands too.
+The strides of version 1 cannot be told from weights. Halving frames only is what undef13/splifft has, and
+what makes the head's four doublings lead from 62 bands to 992 of 1025 bins, as in version 2; SUC-DriverOld's
+MSST-WebUI halves bands too.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -206,8 +207,9 @@ class HypergraphBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, width, frames, bands) -> the same shape."""
+        ahc: Any = self.ahc
         points = self.cv2(x).flatten(2).transpose(1, 2)
-        points = self.ahc.hypergraph_conv(points, self.ahc.adaptive_hyperedge_gen(points))
+        points = ahc.hypergraph_conv(points, ahc.adaptive_hyperedge_gen(points))
         drawn = points.transpose(1, 2).unflatten(2, x.shape[2:])
         return self.cv3(torch.cat((drawn, self.cv1(x)), dim=1))
 
@@ -304,6 +306,7 @@ class Head(nn.Module):
     """Four doublings of the bands, then as many bins as there are."""
 
     bins: int
+    final_conv: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, WIDTHS[0], frames, bands) -> (batch, outputs, frames, bins)."""
@@ -363,7 +366,8 @@ class TfcTdfBlock(nn.Module):
         def conv() -> nn.Sequential:
             return nn.Sequential(*normed(nn.Conv2d(width, width, 3, padding=1, bias=False)))
 
-        narrow, wide = nn.Linear(columns, columns // 4, bias=False), nn.Linear(columns // 4, columns, bias=False)
+        narrow = nn.Linear(columns, columns // 4, bias=False)
+        wide = nn.Linear(columns // 4, columns, bias=False)
         self.tfc1, self.tfc2 = conv(), conv()
         self.tdf = nn.Sequential(*normed(narrow), *normed(wide))
         self.shortcut = nn.Conv2d(width, width, 1, bias=False)

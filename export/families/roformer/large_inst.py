@@ -1,6 +1,7 @@
 """unwa's Large-Inst v2: a mask estimator that begins with transformers of its own."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -24,6 +25,8 @@ class RefinedMaskEstimator(MaskEstimator):
 
     def forward(self, x: Tensor, bins: int) -> Tensor:
         """x: (batch, frames, bands, dim) -> mask (batch, frames, bins, channels, 2)."""
-        for over_frames, over_bands in self.layers:
+        layer: Any
+        for layer in self.layers:
+            over_frames, over_bands = layer
             x = along_axes(over_frames, over_bands, x)
         return super().forward(self.norm(x), bins)

@@ -37,7 +37,8 @@ class Roformer(nn.Module):
         self, *, bands: Bands, channels: int, num_stems: int, dim: int, depth: int, heads: int, dim_head: int,
         time_transformer_depth: int, freq_transformer_depth: int, linear_transformer_depth: int, ff_mult: int,
         mask_layers: int, mlp_expansion_factor: int, norm_each: bool, norm_last: bool,
-        skip_connection: bool, zero_dc: bool, use_pope: bool, rotary: RotaryPrecision, table_frames: int | None, bias: bool,
+        skip_connection: bool, zero_dc: bool, use_pope: bool, rotary: RotaryPrecision,
+        table_frames: int | None, bias: bool,
         stack: Callable[..., nn.Module] | None = None, estimator: Callable[[], nn.Module] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()

@@ -15,6 +15,11 @@ NAMES = {
     "bs_conformer": "BS-Conformer",
     "mel_band_conformer": "Mel-Band Conformer",
 }
+# What only variants have: facts that are 0 or False in the weights of all others.
+VARIANT_FACTS = (
+    "use_value_residual_learning", "use_mask_estimator_hyper_ace", "hyperace_version",
+    "use_mask_estimator_fno", "refiner_depth",
+)  # fmt: skip
 CONFORMERS = frozenset({"bs_conformer", "mel_band_conformer"})
 
 # The options of the network's class that the weights decide; a yaml may only agree.
@@ -22,8 +27,9 @@ _DECIDED = (
     "dim", "depth", "heads", "dim_head", "num_stems", "num_bands", "time_transformer_depth", "ff_mult",
     "freq_transformer_depth", "linear_transformer_depth", "mask_estimator_depth", "mlp_expansion_factor",
     "use_pope", "use_value_residual_learning", "use_mask_estimator_hyper_ace", "hyperace_version",
-    "use_mask_estimator_fno", "conv_expansion_factor", "conv_kernel_size",
+    "use_mask_estimator_fno",
 )  # fmt: skip
+_OF_CONFORMERS = ("conv_expansion_factor", "conv_kernel_size")
 # The options that are read below.
 _READ = (
     "sample_rate", "stft_n_fft", "stft_hop_length", "stft_win_length", "stft_normalized", "zero_dc",
@@ -56,7 +62,8 @@ def weights_facts(source: Source) -> dict[str, Any]:
     `shared_bias` tells the serialisations of Roformer-SW apart ("none", "linear_62", "shared_qkv"),
     `table_frames` is how many frames stored position tables cover, None without such tables; `refiner_depth`
     is the number of pairs of transformers in a mask estimator. Depths of conformers go by the name of those
-    of transformers. Raises CheckpointError where a key that the network cannot be without is missing or has an impossible shape.
+    of transformers. Raises CheckpointError where a key that the network cannot be without is missing or has
+    an impossible shape.
     """
     state, keys = source.state, Keys(source.path, source.state, "Roformer")
     dim = keys.size("band_split.to_features.0.1.weight", 0)
@@ -72,6 +79,7 @@ def weights_facts(source: Source) -> dict[str, Any]:
     )
     heads = keys.size(f"{attention}.to_gates.weight", 0)
     architecture = _architecture(keys, conformer=conformer)
+    masks = _mask_facts(keys, architecture, dim)
     return {
         "architecture": architecture,
         "dim": dim,
@@ -91,7 +99,7 @@ def weights_facts(source: Source) -> dict[str, Any]:
             (name for name, keys in SHARED_BIAS.items() if next(iter(keys)) in state), "none"
         ),
         "use_value_residual_learning": any(".to_value_residual_mix." in key for key in state),
-        **_mask_facts(keys, architecture, dim),
+        **masks,
         **(_convolution(keys, f"{block}.conv.net.4.weight", dim) if conformer else {}),
     }
 
@@ -99,19 +107,19 @@ def weights_facts(source: Source) -> dict[str, Any]:
 def _mask_facts(keys: Keys, architecture: str, dim: int) -> dict[str, Any]:
     """What mask estimators are made of: perceptrons, with something added, or Fourier operators."""
     head = f"{_FIRST_MASK}.segm.upsample_head"
+    hyperace = any(key.startswith(f"{_FIRST_MASK}.segm.") for key in keys.state)
+    refined = any(key.startswith(f"{head}.block1.out_conv.") for key in keys.state)
     facts: dict[str, Any] = {
+        "use_mask_estimator_hyper_ace": hyperace,
+        "hyperace_version": 1 + refined if hyperace else 0,
         "use_mask_estimator_fno": any(key.startswith(f"{_FIRST_FNO}.") for key in keys.state),
-        "use_mask_estimator_hyper_ace": any(key.startswith(f"{_FIRST_MASK}.segm.") for key in keys.state),
-        "refiner_depth": len(keys.numbers(rf"{re.escape(_FIRST_MASK)}\.layers\.(\d+)\.0\.layers\.0\.0\.to_qkv\.weight")),
+        "refiner_depth": len(keys.numbers(rf"{re.escape(_FIRST_MASK)}\.layers\.(\d+)\.")),
     }
     if facts["use_mask_estimator_fno"]:
         return facts | {
             "fno_modes": keys.size(f"{_FIRST_FNO}.convs.0.weight.tensor", 1),
             "fno_depth": keys.count(rf"{re.escape(_FIRST_FNO)}\.convs\.(\d+)\."),
         }
-    if facts["use_mask_estimator_hyper_ace"]:
-        has_tfc = any(key.startswith(f"{head}.block1.out_conv.") for key in keys.state)
-        facts["hyperace_version"] = 2 if has_tfc else 1
     layers = _mask_layers(keys)
     first_layer = f"{_FIRST_MASK}.to_freqs.0.0.0.weight"
     return facts | {
@@ -145,7 +153,7 @@ def yaml_facts(config: Mapping[str, Any], weights: Facts, problems: list[str]) -
         problems.append(f"stft_win_length {window} differs from stft_n_fft {size}, which is not supported")
     used = use_facts(config, problems)
     return {
-        **{name: model.values.get(name) for name in _DECIDED if name in weights},
+        **{name: model.values.get(name) for name in (*_DECIDED, *_OF_CONFORMERS) if name in weights},
         **used,
         "channels": None,  # audio.num_channels is 2 beside mono networks too: `stereo` is what they read
         "sample_rate": used["sample_rate"] or 44100,
@@ -205,7 +213,8 @@ def _check_options(model: Section, architecture: str) -> None:
     """Every option that is not known, not supported, or of the other kind of bands is a problem by name."""
     on = [name for name, off in _MUST_BE_OFF.items() if model.values.get(name, off) not in (off, None)]
     model.problems.extend(f"{name} is not supported" for name in on)
-    unknown = sorted(set(model.values).difference(_DECIDED, _READ, _WITHOUT_EFFECT, _MUST_BE_OFF))
+    own = _OF_CONFORMERS if architecture in CONFORMERS else ()
+    unknown = sorted(set(model.values).difference(_DECIDED, own, _READ, _WITHOUT_EFFECT, _MUST_BE_OFF))
     if unknown:
         model.problems.append(f"unknown model options {', '.join(unknown)}")
     mel = architecture.startswith("mel_band")

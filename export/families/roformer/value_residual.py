@@ -41,7 +41,7 @@ class ValueResidualRoformer(Roformer):
 
 
 def _along_rows(transformer: Any, x: Tensor, first: Values) -> tuple[Tensor, Tensor]:
-    """x: (batch, rows, positions, dim), and the values to mix in -> the same shape, values for later layers."""
+    """x: (batch, rows, positions, dim), values to mix in -> the same shape, values for later layers."""
     rows, later = x.flatten(0, 1), first
     for attention, feed_forward in transformer.layers:
         out, values = _attended(attention, rows, first)
