@@ -464,7 +464,6 @@ def test_the_manifest_keeps_what_was_said_as_json_data(source, tmp_path):
         ({"mask_estimators.": None}, "the linear layers of mask_estimators.0.to_freqs.0.0"),
         ({"layers.": None}, "numbers of layers.0.N.layers.* are none"),
         ({"band_split.": None}, "none of the networks known (roformer"),
-        ({"mask_estimators.0.segm.stem.weight": (1,)}, "recognised as HyperACE Roformer: not supported yet"),
     ],
 )
 def test_broken_states_are_refused_in_one_line(change, pattern, resolve):
