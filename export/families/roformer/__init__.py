@@ -108,7 +108,12 @@ class Roformer(Family):
 
     def summary(self, facts: Facts) -> str:
         """As in Family."""
-        return f"{facts['architecture']} {facts['dim']}x{facts['depth']}, {facts['num_bands']} bands"
+        guessed = {
+            1: ", HyperACE 1 (its strides are not in the weights: as splifft has them)",
+            2: ", HyperACE 2",
+        }
+        variant = guessed.get(facts.get("hyperace_version", 0), "")
+        return f"{facts['architecture']} {facts['dim']}x{facts['depth']}, {facts['num_bands']} bands{variant}"
 
     def msst_type(self, facts: Facts) -> str | None:
         """As in Family; of the variants MSST has the conformers alone."""
