@@ -67,7 +67,8 @@ def mdx_net(folder: Path, **options: Any) -> Loaded:
 
 
 def tfc_tdf(folder: Path, *, dim_f: int = 256, dim_t: int = 16, n_fft: int = 640, **options: Any) -> Loaded:
-    """A TFC-TDF v3 with two stems; `options` replace those of TfcOracle."""
+    """A TFC-TDF v3 with two stems, one block a scale; `options` replace those of TfcOracle."""
+    options = {"num_blocks_per_scale": 1, **options}
     return load(*TfcOracle(options, dim_f=dim_f, dim_t=dim_t, n_fft=n_fft).write(folder))
 
 

@@ -9,11 +9,9 @@ if TYPE_CHECKING:
 
 # Roformers with something added that changes what they compute: (pattern in a key, name).
 _VARIANTS = (
-    (r"\.segm\.", "HyperACE Roformer"),
-    (r"(^|\.)fno", "FNO Roformer"),
     (r"\.branch\.", "Roformer with hyper-connections"),
-    (r"value_residual", "Roformer with value residuals"),
-    (r"^layers\.\d+\.\d+\.layers\.\d+\.(conv|ff1|attn)\.|\.conv_module\.", "conformer"),
+    (r"\.y_attn|\.ln_[xy]_(attn|mlp)", "Siamese Roformer"),
+    (r"\.conv_module\.", "conformer"),
     (r"refine", "Roformer with a refiner"),
     (r"^\d+\.band_split\.", "chain of two Roformers"),
     (r"mamba|\.A_log$", "Mamba network"),
@@ -31,7 +29,6 @@ _OTHERS = (
 
 # The option names by which the yaml of another architecture gives itself away.
 _YAML_OPTIONS = (
-    ({"time_conformer_depth"}, "conformer"),
     ({"freq_bins", "embed_dim"}, "conformer"),
     ({"band_SR"}, "SCNet"),
     ({"num_dplayer"}, "SCNet"),

@@ -217,11 +217,12 @@ class Conv(nn.Module):
         super().__init__()
         self.weight = _constant(layer.weight.to(dtype))
         self.bias = None if layer.bias is None else _constant(layer.bias.to(dtype))
-        self.stride, self.padding = layer.stride, layer.padding
+        self.stride, self.padding, self.groups = layer.stride, layer.padding, layer.groups
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, inputs, frames, bins) -> (batch, outputs, frames / stride, bins / stride)."""
-        return F.conv2d(cast(x, self.weight.dtype), self.weight, self.bias, self.stride, self.padding)
+        x = cast(x, self.weight.dtype)
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
 
 
 class Tiles(nn.Module):

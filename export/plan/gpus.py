@@ -63,6 +63,11 @@ GPUS = {
 }
 
 
+def most_chunks(cost: Cost) -> int:
+    """How many chunks one launch of attention can hold."""
+    return _MOST_SEQUENCES // max(cost.sequences, 1)
+
+
 def size_batch(cost: Cost, gpu: Gpu) -> tuple[int, str]:
     """How many chunks a plan should take at once, and why, in words.
 
@@ -77,7 +82,7 @@ def size_batch(cost: Cost, gpu: Gpu) -> tuple[int, str]:
         f"{wanted} give it {1000 * wanted * seconds:.0f} ms of work at once": wanted,
         f"more would need over half of {gpu.memory / GIB:.0f} GiB": room,
         "more would delay the first result and be empty at the end of a song": _MOST_CHUNKS,
-        "more sequences do not fit one launch of attention": _MOST_SEQUENCES // max(cost.sequences, 1),
+        "more sequences do not fit one launch of attention": most_chunks(cost),
     }
     why = min(limits, key=lambda reason: limits[reason])
     batch = max(1, limits[why])

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rofo.errors import UsageError
 from rofo.export.graph.cost import graph_cost
 from rofo.export.graph.types import Form, Precision
-from rofo.export.plan.gpus import Gpu, size_batch
+from rofo.export.plan.gpus import Gpu, most_chunks, size_batch
 from rofo.export.plan.tensorrt import Backend, build_plan, load_builder, target_gpu
 from rofo.manifest import EngineFile, file_sha256
 
@@ -62,10 +63,15 @@ def write_typed(
 ) -> TypedGraph:
     """Write what `trace` gives for one chunk, and for as many as `options` or the card ask for."""
     one = _traced(trace, 1, folder)
-    batch = options.batch
+    batch, cost = options.batch, graph_cost(one)
     if batch is None:
-        batch, reason = size_batch(graph_cost(one), gpu)
+        batch, reason = size_batch(cost, gpu)
         stage(reason)
+    elif batch > most_chunks(cost):
+        raise UsageError(
+            f"--batch {batch}: one launch of attention holds {most_chunks(cost)} chunks of this network; "
+            f"give at most {max(1, most_chunks(cost))}"
+        )
     return TypedGraph(one, one if batch == 1 else _traced(trace, batch, folder), batch)
 
 

@@ -18,6 +18,8 @@ from rofo.export.source.file_kind import Kind, check_zip, digests, file_kind
 
 # weights_only could be bypassed before 2.6 (CVE-2025-32434) and corrupt memory before 2.10 (CVE-2026-24747).
 _OLDEST_TORCH = (2, 10)
+# The one kind of weights that is complex: filters of Fourier neural operators.
+_FILTER = re.compile(r"\.fno_blocks\.convs\.\d+\.weight\.tensor$")
 _LARGEST_FLOAT32 = torch.finfo(torch.float32).max
 _WRAPPERS = ("state", "state_dict", "model_state_dict", "model", "best_state")
 _PREFIXES = ("module.", "_orig_mod.", "generator.", "model.")
@@ -252,7 +254,8 @@ def _is_plain(key: Any, value: Any) -> bool:
         return False
     if value.is_nested or value.is_quantized:
         return False
-    return value.layout is torch.strided and value.device.type == "cpu" and not value.is_complex()
+    is_real = not value.is_complex() or _FILTER.search(key) is not None
+    return value.layout is torch.strided and value.device.type == "cpu" and is_real
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
@@ -260,6 +263,7 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 
     aminmax passes NaN on and needs no memory; torch.isfinite makes copies of the tensor.
     """
+    tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     if tensor.numel() == 0 or not tensor.is_floating_point():
         return True
     low, high = torch.aminmax(tensor.float() if tensor.element_size() == 1 else tensor)

@@ -9,14 +9,14 @@ from pathlib import Path
 import onnx
 import pytest
 
-from rofo.errors import EngineLoadError
+from rofo.errors import EngineLoadError, UsageError
 from rofo.export import ExportOptions, cli, export_checkpoint
 from rofo.export.cli import main
 from rofo.export.errors import ParityError
 from rofo.export.graph.cost import Cost, graph_cost
 from rofo.export.graph.types import DTYPES
 from rofo.export.plan import tensorrt
-from rofo.export.plan.gpus import GIB, GPUS, size_batch
+from rofo.export.plan.gpus import GIB, GPUS, most_chunks, size_batch
 from rofo.export.plan.plan import PlanOptions
 from rofo.manifest import file_sha256, load_manifest
 
@@ -80,6 +80,16 @@ def test_the_same_checkpoint_gives_the_same_graph(made, checkpoint, tmp_path):
     again = export(checkpoint, tmp_path, plan=PlanOptions(batch=2), verify=False)
     assert again.manifest.engines[0].onnx_sha256 == made[1].manifest.engines[0].onnx_sha256
     assert again.manifest.parity == ()
+
+
+def test_a_batch_that_no_launch_of_attention_holds_is_refused(checkpoint, tmp_path):
+    with pytest.raises(UsageError, match="--batch 70000: one launch of attention holds"):
+        export(checkpoint, tmp_path, plan=PlanOptions(batch=70_000), verify=False)
+
+
+def test_leap_fits_four_chunks_into_a_launch():
+    """881,559 samples at hop 512 are 1722 frames, each a sequence of bands for 8 heads."""
+    assert most_chunks(Cost(0, 0, 0, sequences=8 * (1 + 881_559 // 512))) == 4
 
 
 def test_a_graph_below_the_gate_leaves_nothing(checkpoint, tmp_path, monkeypatch):

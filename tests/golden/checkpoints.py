@@ -14,7 +14,9 @@ from rofo.export import ExportOptions, export_checkpoint
 def state_dict(case: Case) -> dict[str, torch.Tensor]:
     """The weights that the tool had."""
     state = seeded_state(case.facts["shapes"], case.facts.get("seed", ""))
-    return {name: torch.from_numpy(value) for name, value in state.items()}
+    tensors = {name: torch.from_numpy(value) for name, value in state.items()}
+    complexes = case.facts.get("complex", ())
+    return tensors | {name: torch.view_as_complex(tensors[name]) for name in complexes}
 
 
 def write_checkpoint(case: Case, folder: Path, name: str = "model") -> tuple[Path, Path]:

@@ -33,6 +33,12 @@ TOOLS = {
     "msst_others": Tool(
         "ZFTurbo/Music-Source-Separation-Training", "ccc011abf7f89dd7922bb2888d48493b575c0289", "MIT"
     ),
+    "msst_conformers": Tool(
+        "ZFTurbo/Music-Source-Separation-Training", "ccc011abf7f89dd7922bb2888d48493b575c0289", "MIT"
+    ),
+    "msst_webui": Tool("SUC-DriverOld/MSST-WebUI", "2aee2cc20b55ab6b080cd4c7bc0e26db7d57a2ee", "AGPL-3.0"),
+    "splifft": Tool("undef13/splifft", "f02a28b9ba8188919ba31df0aadbb7f335b5ed98", "MIT"),
+    "lucidrains": Tool("lucidrains/BS-RoFormer", "87576b9096ea6dcef9e340745d87d72f30bdd985", "MIT"),
     "demucs": Tool("facebookresearch/demucs", "e976d93ecc3865e5757426930257e200846a520a", "MIT"),
     "bsrnn": Tool("magronp/bsrnn", "36f54e357af8c4c52c04ec00af06e610500c8097", "none given, later MIT"),
     "bsrnn_newer": Tool("magronp/bsrnn", "f2ecc62bf76e9096943e4594d795a753c297a384", "MIT"),
@@ -65,6 +71,7 @@ LIBRARIES = (
     "onnxruntime",
     "einops",
     "torchaudio",
+    "neuraloperator",
 )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,15 +10,22 @@ from torch import Tensor, nn
 from rofo.export.facts import Facts, contradict, merge
 from rofo.export.families.family import Family
 from rofo.export.families.roformer.bands import bs_bands, bs_readings, mel_bands, mel_readings
+from rofo.export.families.roformer.conformer import Conformer
 from rofo.export.families.roformer.engine import RoformerEngine
+from rofo.export.families.roformer.engine_value_residual import ValueResidualEngine
+from rofo.export.families.roformer.estimators import variant_estimator
 from rofo.export.families.roformer.network import Roformer as RoformerNetwork
 from rofo.export.families.roformer.reading import (
+    CONFORMERS,
     NAMES,
     SHARED_BIAS,
+    VARIANT_FACTS,
+    is_mel,
     lightning_config,
     weights_facts,
     yaml_facts,
 )
+from rofo.export.families.roformer.value_residual import ValueResidualRoformer
 from rofo.export.families.unsupported import unsupported_network
 from rofo.export.graph.types import Form
 from rofo.export.source import Source
@@ -41,6 +49,7 @@ _ARGUMENTS = (
     "freq_transformer_depth", "linear_transformer_depth", "ff_mult", "skip_connection", "zero_dc", "use_pope",
     "rotary",
 )  # fmt: skip
+_CONVOLUTION = ("conv_expansion_factor", "conv_kernel_size")
 
 
 class Roformer(Family):
@@ -52,7 +61,7 @@ class Roformer(Family):
          "skip_connection", "rotary")
     )  # fmt: skip
     yaml_types = frozenset(NAMES)
-    yaml_hints = (frozenset({"time_transformer_depth"}),)
+    yaml_hints = (frozenset({"time_transformer_depth"}), frozenset({"time_conformer_depth"}))
     stages = r"band_split|layers\.\d+\.\w+\.blocks\.\d+|mask_estimators\.\d+"
 
     def reads(self, source: Source) -> bool:
@@ -81,39 +90,57 @@ class Roformer(Family):
             facts = facts.derived("mel_sample_rate", sample_rate=facts["mel_sample_rate"])
         if "stereo" in facts:
             facts = facts.derived("stereo", channels=2 if facts["stereo"] else 1)
-        unused = "freqs_per_bands" if facts["architecture"] == "mel_band_roformer" else "mel_sample_rate"
-        return merge(facts.without("band_inputs", "stereo", unused), _DEFAULTS)
+        unused = "freqs_per_bands" if is_mel(facts) else "mel_sample_rate"
+        off = [name for name in VARIANT_FACTS if not facts[name]]
+        return merge(facts.without("band_inputs", "stereo", unused, *off), _DEFAULTS)
 
     def check(self, facts: Facts) -> list[str]:
-        """As in Family: stored position tables may be too short for the chunk."""
+        """As in Family: stored tables may be too short for the chunk; no variant of masks knows mel bands."""
         frames, stored = _frames(facts), facts.get("table_frames")
-        if stored is None or frames <= stored:
-            return []
-        return [f"{frames} frames in a chunk but {stored} in the position tables (--chunk)"]
+        problems = []
+        if stored is not None and frames > stored:
+            problems.append(f"{frames} frames in a chunk but {stored} in the position tables (--chunk)")
+        if is_mel(facts) and variant_estimator(facts, ()) is not None:
+            problems.append("mask estimators of HyperACE, FNO or Large-Inst with mel bands are not supported")
+        if facts.get("use_value_residual_learning") and facts["linear_transformer_depth"]:
+            problems.append("value residuals with linear attention are not supported")
+        return problems
 
     def summary(self, facts: Facts) -> str:
         """As in Family."""
-        return f"{facts['architecture']} {facts['dim']}x{facts['depth']}, {facts['num_bands']} bands"
+        guessed = {
+            1: ", HyperACE 1 (its strides are not in the weights: as splifft has them)",
+            2: ", HyperACE 2",
+        }
+        variant = guessed.get(facts.get("hyperace_version", 0), "")
+        return f"{facts['architecture']} {facts['dim']}x{facts['depth']}, {facts['num_bands']} bands{variant}"
 
     def msst_type(self, facts: Facts) -> str | None:
-        """As in Family."""
-        return str(facts["architecture"])
+        """As in Family; of the variants MSST has the conformers alone."""
+        variant = facts.get("use_value_residual_learning") or variant_estimator(facts, ()) is not None
+        return None if variant else str(facts["architecture"])
 
     def network(self, facts: Facts) -> RoformerNetwork:
         """As in Family."""
-        is_mel = facts["architecture"] == "mel_band_roformer"
-        if is_mel:
+        mel, architecture = is_mel(facts), facts["architecture"]
+        if mel:
             bands = mel_bands(facts["mel_sample_rate"], facts["n_fft"], facts["num_bands"])
         else:
             bands = bs_bands(facts["freqs_per_bands"])
-        return RoformerNetwork(
+        build = ValueResidualRoformer if facts.get("use_value_residual_learning") else RoformerNetwork
+        return build(
             **{name: facts[name] for name in _ARGUMENTS},
             bands=bands,
-            mask_layers=facts["mask_estimator_depth"] + is_mel,
+            mask_layers=facts.get("mask_estimator_depth", 1) + (architecture == "mel_band_roformer"),
             mlp_expansion_factor=facts.get("mlp_expansion_factor", 1),
-            norm_each=is_mel,
+            norm_each=architecture == "mel_band_roformer",
+            norm_last=not mel,
             table_frames=facts.get("table_frames"),
             bias=facts["shared_bias"] != "none",
+            stack=partial(Conformer, **{name: facts[name] for name in _CONVOLUTION})
+            if architecture in CONFORMERS
+            else None,
+            estimator=variant_estimator(facts, bands),
         )
 
     def state(self, source: Source, facts: Facts) -> dict[str, Tensor]:
@@ -135,7 +162,8 @@ class Roformer(Family):
     def engine(self, network: nn.Module, facts: Facts, form: Form) -> nn.Module:
         """As in Family."""
         assert isinstance(network, RoformerNetwork)
-        return RoformerEngine(network, _frames(facts), form)
+        build = ValueResidualEngine if isinstance(network, ValueResidualRoformer) else RoformerEngine
+        return build(network, _frames(facts), form)
 
 
 def _taken(state: dict[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -150,7 +178,7 @@ def _frames(facts: Facts) -> int:
 def _with_bands(facts: Facts, problems: list[str]) -> Facts:
     """Add what all possible readings of the bands' widths agree in, which goes before what others say."""
     inputs, n_fft, rate = facts["band_inputs"], facts.get("n_fft"), facts.get("mel_sample_rate")
-    if facts["architecture"] == "mel_band_roformer":
+    if is_mel(facts):
         found = [asdict(r) for r in mel_readings(inputs, n_fft, rate) or mel_readings(inputs)]
     else:
         found = [asdict(r) for r in bs_readings(inputs, n_fft) or bs_readings(inputs)]

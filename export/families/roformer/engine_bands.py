@@ -105,30 +105,41 @@ class _SplitGroup(nn.Module):
 
 
 class MaskEstimator(nn.Module):
-    """One stem's mask: a perceptron with tanh per band, gated linear output, bands put back on the bins.
+    """One stem's mask: a perceptron with tanh per band, gated linear output, bands put back on the bins."""
+
+    def __init__(self, estimator: Any, *, zero_dc: bool, form: Form) -> None:
+        super().__init__()
+        # Linear layers of every band, tanh between them left out.
+        *hidden, last = zip(*(perceptron[::2] for perceptron, _ in estimator.to_freqs), strict=True)
+        self.hidden = nn.ModuleList(StackedLinear(same, form) for same in hidden)
+        self.outputs = MaskOutputs(estimator, last, zero_dc=zero_dc, form=form)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, bands, frames, dim) -> mask (batch, frames, features), float32."""
+        for layer in self.hidden:
+            x = layer(x).tanh()
+        return self.outputs(x)
+
+
+class MaskOutputs(nn.Module):
+    """The last, gated linear layer of every band, and the bands put back on the bins.
 
     Where Mel bands overlap the masks are averaged; with `zero_dc` bin 0 of the mask is zero. Both are a
     factor of 1, 1/2 or 0 on the linear half of the gated output, so they are folded into its weights exactly.
     """
 
-    def __init__(self, estimator: Any, *, zero_dc: bool, form: Form) -> None:
+    def __init__(self, estimator: Any, layers: Sequence[nn.Module], *, zero_dc: bool, form: Form) -> None:
         super().__init__()
         channels = estimator.channels
         groups = group_bands(estimator.bands, channels, _MASK_COST[form.engine])
-        # Linear layers of every band, tanh between them left out.
-        layers = [perceptron[::2] for perceptron, _ in estimator.to_freqs]
-        self.hidden = nn.ModuleList(
-            _StackedLinear(list(same), form) for same in list(zip(*layers, strict=True))[:-1]
-        )
         bands = [band for group in groups for band in group.bands]
         coverage = torch.zeros(bands[-1].features.stop)
         for band in bands:
             coverage[band.features] += 1
         gain = 1 / coverage
         gain[: 2 * channels] *= 0.0 if zero_dc else 1.0
-        self.outputs = nn.ModuleList(
-            _MaskGroup([layers[band.number][-1] for band in group.bands], group, gain, form)
-            for group in groups
+        self.groups = nn.ModuleList(
+            _MaskGroup([layers[band.number] for band in group.bands], group, gain, form) for group in groups
         )
         covers = _covers(groups, coverage)
         for i, index in enumerate(covers):
@@ -136,10 +147,8 @@ class MaskEstimator(nn.Module):
         self.covers = len(covers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, bands, frames, dim) -> mask (batch, frames, features), float32."""
-        for layer in self.hidden:
-            x = layer(x).tanh()
-        mask = _joined([group(x) for group in self.outputs], -1)
+        """x: (batch, bands, frames, inputs) -> mask (batch, frames, features), float32."""
+        mask = _joined([group(x) for group in self.groups], -1)
         if not self.covers:
             return mask
         mask = F.pad(mask, (0, 1))
@@ -147,27 +156,31 @@ class MaskEstimator(nn.Module):
         return sum(covers[1:], covers[0])
 
 
-class _StackedLinear(nn.Module):
-    """One linear layer per band, all of one shape, as a batched product."""
+class StackedLinear(nn.Module):
+    """One linear layer per band, all of one shape, as a batched product; pointwise convolutions are such."""
 
-    def __init__(self, layers: Sequence[nn.Linear], form: Form) -> None:
+    def __init__(self, layers: Sequence[Any], form: Form) -> None:
         super().__init__()
-        self.weight = frozen(torch.stack([layer.weight.T for layer in layers]), form.product)
-        self.bias = frozen(torch.stack([layer.bias[None] for layer in layers]), form.product)
+        self.weight = frozen(torch.stack([layer.weight.flatten(1).T for layer in layers]), form.product)
+        self.bias = None
+        if layers[0].bias is not None:
+            self.bias = frozen(torch.stack([layer.bias[None] for layer in layers]), form.product)
 
     def forward(self, x: Tensor) -> Tensor:
-        return product(x, self.weight) + self.bias
+        """x: (batch, bands, frames, inputs) -> (batch, bands, frames, outputs)."""
+        x = product(x, self.weight)
+        return x if self.bias is None else x + self.bias
 
 
 class _MaskGroup(nn.Module):
-    def __init__(self, layers: Sequence[nn.Linear], group: Group, gain: Tensor, form: Form) -> None:
+    def __init__(self, layers: Sequence[Any], group: Group, gain: Tensor, form: Form) -> None:
         super().__init__()
         self.start, self.stop = group.bands[0].number, group.bands[-1].number + 1
-        weight = torch.zeros(len(layers), layers[0].in_features, 2, group.width)
+        weight = torch.zeros(len(layers), layers[0].weight.shape[1], 2, group.width)
         bias = torch.zeros(len(layers), 1, 2, group.width)
         for i, (band, layer) in enumerate(zip(group.bands, layers, strict=True)):
             factor = torch.stack((gain[band.features], torch.ones(band.width)))
-            rows = layer.weight.unflatten(0, factor.shape)
+            rows = layer.weight.flatten(1).unflatten(0, factor.shape)
             weight[i, :, :, : band.width] = (rows * factor[..., None]).permute(2, 0, 1)
             bias[i, 0, :, : band.width] = layer.bias.view_as(factor) * factor
         self.weight, self.bias = (frozen(tensor.flatten(2), form.product) for tensor in (weight, bias))

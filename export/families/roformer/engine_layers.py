@@ -32,6 +32,11 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, (x.shape[-1],), self.gamma, eps=NORM_EPSILON)
 
 
+def norm_of(norm: nn.Module) -> nn.Module:
+    """The norm where there is one."""
+    return RMSNorm(norm) if isinstance(norm, plain.RMSNorm) else nn.Identity()
+
+
 class Linear(nn.Module):
     """x @ weight + bias, with `weight` stored (inputs, outputs): the graph then needs no transpose."""
 
@@ -128,7 +133,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, positions, dim) -> the same shape, the residual not yet added."""
-        projected = self.project(self.norm(x))
+        return self.attended(self.project(self.norm(x)))
+
+    def attended(self, projected: Tensor) -> Tensor:
+        """q, k, v and gates in a row, (batch, positions, 3 * inner + heads) -> (batch, positions, dim)."""
         out, gates = self._heads_first(projected) if self.heads_first else self._heads_last(projected)
         out = out * cast(gates, torch.float32).sigmoid().unsqueeze(-1)
         return self.to_out(out.flatten(2))
@@ -194,18 +202,41 @@ class LinearAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Pre-norm two-layer perceptron with an exact (erf) GELU."""
+    """Pre-norm two-layer perceptron with an exact (erf) GELU; `share` of what comes out."""
 
-    def __init__(self, feed_forward: Any, form: Form) -> None:
+    def __init__(self, feed_forward: Any, form: Form, share: float = 1.0) -> None:
         super().__init__()
         norm, widen, _, _, narrow = feed_forward.net
         self.norm = RMSNorm(norm)
         self.widen = Linear(widen.weight, widen.bias, form.product)
-        self.narrow = Linear(narrow.weight, narrow.bias, form.product)
+        self.narrow = Linear(share * narrow.weight, share * narrow.bias, form.product)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., dim) -> the same shape, the residual not yet added."""
         return self.narrow(F.gelu(self.widen(self.norm(x))))
+
+
+class Convolution(nn.Module):
+    """A conformer's convolution over the positions; its BatchNorm is folded into it, in float64."""
+
+    def __init__(self, convolution: Any, form: Form) -> None:
+        super().__init__()
+        norm, _, widen, _, over, batch_norm, _, narrow = convolution.net
+        gain = batch_norm.weight.double() / torch.sqrt(batch_norm.running_var.double() + batch_norm.eps)
+        shift = batch_norm.bias.double() + (over.bias.double() - batch_norm.running_mean.double()) * gain
+        self.norm = RMSNorm(norm)
+        self.widen = Linear(widen.weight.flatten(1), widen.bias, form.product)
+        self.weight = frozen(over.weight.double() * gain[:, None, None], form.product)
+        self.bias = frozen(shift, form.product)
+        self.narrow = Linear(narrow.weight.flatten(1), narrow.bias, form.product)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, positions, dim) -> the same shape, the residual not yet added."""
+        value, gate = cast(self.widen(self.norm(x)), torch.float32).chunk(2, dim=-1)
+        x = cast(value * gate.sigmoid(), self.weight.dtype).transpose(1, 2)
+        channels, _, width = self.weight.shape
+        x = F.conv1d(x, self.weight, self.bias, padding=width // 2, groups=channels)
+        return self.narrow(F.silu(cast(x, torch.float32)).transpose(1, 2))
 
 
 def _half_split_rows(heads: int, dim_head: int) -> Tensor:

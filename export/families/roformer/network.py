@@ -6,6 +6,7 @@ their bands, and in where the output is normalised: after all layers (BS) or aft
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from rofo.export.families.roformer.bands import Bands
 
 LINEAR_ATTENTION_SCALE = 8.0
+LINEAR_FF_MULT = 4  # of the transformers of linear attention, whatever the others have
 
 RotaryPrecision = Literal["exact", "amp-0.3.5"]
 
@@ -24,18 +26,23 @@ class Roformer(nn.Module):
     """Spectrogram in, one spectrogram per stem out: the mix times a complex mask.
 
     Arguments go by the names of the public yaml; `bands` are (first bin, bins). `mask_layers` are the linear
-    layers of a mask's perceptron, which BS and Mel count differently; `norm_each` is Mel's place of the norm.
+    layers of a mask's perceptron, which BS and Mel count differently; `norm_each` is Mel's place of the norm,
+    `norm_last` BS's.
     `table_frames` is how many frames the tables of angles cover that come with some weights, None where
-    angles are computed; `bias` is that of attention's products.
+    angles are computed; `bias` is that of attention's products. Variants have another `stack` of blocks over
+    frames and over bands, called as Transformer is, or another `estimator` of masks.
     """
 
     def __init__(
         self, *, bands: Bands, channels: int, num_stems: int, dim: int, depth: int, heads: int, dim_head: int,
         time_transformer_depth: int, freq_transformer_depth: int, linear_transformer_depth: int, ff_mult: int,
-        mask_layers: int, mlp_expansion_factor: int, norm_each: bool, skip_connection: bool, zero_dc: bool,
-        use_pope: bool, rotary: RotaryPrecision, table_frames: int | None, bias: bool,
+        mask_layers: int, mlp_expansion_factor: int, norm_each: bool, norm_last: bool,
+        skip_connection: bool, zero_dc: bool, use_pope: bool, rotary: RotaryPrecision,
+        table_frames: int | None, bias: bool,
+        stack: Callable[..., nn.Module] | None = None, estimator: Callable[[], nn.Module] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        stack = stack or Transformer
 
         def attention(rows: int | None) -> Attention:
             positions: Rotation | PoPE = Rotary(dim_head, rotary)
@@ -45,8 +52,9 @@ class Roformer(nn.Module):
                 positions = StoredRotary(rows, dim_head)
             return Attention(dim, heads, positions, dim_head=dim_head, bias=bias)
 
-        def transformer(depth: int, make: Callable[[], nn.Module]) -> Transformer:
-            return Transformer(dim, depth, ff_mult, make, norm_output=norm_each)
+        def mask_estimator() -> MaskEstimator:
+            widths = [dim] + [dim * mlp_expansion_factor] * (mask_layers - 1)
+            return MaskEstimator(bands, channels, widths)
 
         table_bands = None if table_frames is None else len(bands)
         self.bands, self.skip_connection, self.zero_dc = bands, skip_connection, zero_dc
@@ -56,18 +64,29 @@ class Roformer(nn.Module):
             layer = nn.ModuleList()
             if linear_transformer_depth:
                 layer.append(
-                    transformer(linear_transformer_depth, lambda: LinearAttention(dim, heads, dim_head))
-                )
-            layer.append(transformer(time_transformer_depth, lambda: attention(table_frames)))
-            layer.append(transformer(freq_transformer_depth, lambda: attention(table_bands)))
+                    Transformer(dim, linear_transformer_depth, LINEAR_FF_MULT,
+                                lambda: LinearAttention(dim, heads, dim_head), norm_output=norm_each)
+                )  # fmt: skip
+            for blocks, rows in (
+                (time_transformer_depth, table_frames), (freq_transformer_depth, table_bands),
+            ):  # fmt: skip
+                layer.append(stack(dim, blocks, ff_mult, partial(attention, rows), norm_output=norm_each))
             self.layers.append(layer)
-        self.final_norm = nn.Identity() if norm_each else RMSNorm(dim)
-        widths = [dim] + [dim * mlp_expansion_factor] * (mask_layers - 1)
-        self.mask_estimators = nn.ModuleList(MaskEstimator(bands, channels, widths) for _ in range(num_stems))
+        self.final_norm = RMSNorm(dim) if norm_last else nn.Identity()
+        self.mask_estimators = nn.ModuleList((estimator or mask_estimator)() for _ in range(num_stems))
 
     def forward(self, mix: Tensor) -> Tensor:
         """mix: (batch, channels, frames, bins, 2) -> stems (batch, stems, channels, frames, bins, 2)."""
-        x = self.band_split(mix.permute(0, 2, 3, 1, 4))
+        x = self.final_norm(self.transformed(self.band_split(mix.permute(0, 2, 3, 1, 4))))
+        masks = torch.stack([estimator(x, mix.shape[3]) for estimator in self.mask_estimators], dim=1)
+        masks = masks.permute(0, 1, 4, 2, 3, 5).contiguous()
+        stems = torch.view_as_real(torch.view_as_complex(mix)[:, None] * torch.view_as_complex(masks))
+        if self.zero_dc:
+            stems[..., 0, :] = 0
+        return stems
+
+    def transformed(self, x: Tensor) -> Tensor:
+        """x: (batch, frames, bands, dim) through all layers -> the same shape."""
         outputs: list[Tensor] = []
         layer: Any
         for layer in self.layers:
@@ -75,17 +94,10 @@ class Roformer(nn.Module):
             for transformer in linear:  # over frames and bands at once
                 x = transformer(x.flatten(1, 2)).view_as(x)
             x = sum(outputs, x)
-            x = _along_rows(over_frames, x.transpose(1, 2)).transpose(1, 2)
-            x = _along_rows(over_bands, x)
+            x = along_axes(over_frames, over_bands, x)
             if self.skip_connection:
                 outputs.append(x)
-        x = self.final_norm(x)
-        masks = torch.stack([estimator(x, mix.shape[3]) for estimator in self.mask_estimators], dim=1)
-        masks = masks.permute(0, 1, 4, 2, 3, 5).contiguous()
-        stems = torch.view_as_real(torch.view_as_complex(mix)[:, None] * torch.view_as_complex(masks))
-        if self.zero_dc:
-            stems[..., 0, :] = 0
-        return stems
+        return x
 
 
 class BandSplit(nn.Module):
@@ -212,7 +224,14 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, positions, dim) -> the same shape, the residual not yet added."""
         x = self.norm(x)
-        q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.attended(x, *self.projected(x))
+
+    def projected(self, x: Tensor) -> Tensor:
+        """x: (batch, positions, dim), normalised -> q, k and v, (3, batch, heads, positions, dim_head)."""
+        return self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+
+    def attended(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What is left to do with q, k and v; x is normalised."""
         q, k = self.positions(q, k)
         out = F.scaled_dot_product_attention(q, k, v, scale=self.dim_head**-0.5).transpose(1, 2)
         return self.to_out((out * self.to_gates(x).sigmoid()[..., None]).flatten(2))
@@ -334,6 +353,10 @@ def _polar(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((F.softplus(x) * cos, F.softplus(x) * sin), dim=-1)
 
 
+def along_axes(over_frames: nn.Module, over_bands: nn.Module, x: Tensor) -> Tensor:
+    """Each on (batch, frames, bands, dim): every band's frames are a sequence, then every frame's bands."""
+    return _along_rows(over_bands, _along_rows(over_frames, x.transpose(1, 2)).transpose(1, 2))
+
+
 def _along_rows(transformer: nn.Module, x: Tensor) -> Tensor:
-    """Run a transformer on (batch, rows, positions, dim), each row a sequence of its own."""
     return transformer(x.flatten(0, 1)).unflatten(0, x.shape[:2])

@@ -5,37 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from loaded import load
-from mdx_oracle import TfcOracle, through_network
-from oracle import snr_db, song
+from mdx_oracle import TfcOracle
 
 from rofo.export.errors import CheckpointError
-
-VARIANTS = {
-    "plain": TfcOracle(),
-    "BatchNorm": TfcOracle({"norm": "BatchNorm"}),
-    "GroupNorm2": TfcOracle({"norm": "GroupNorm2"}),
-    "relu": TfcOracle({"act": "relu"}),
-    "elu": TfcOracle({"act": "elu0.3"}),
-    "one band": TfcOracle({"num_subbands": 1}, dim_f=64, n_fft=256),
-    "two bands": TfcOracle({"num_subbands": 2}, dim_f=128),
-    "bins only": TfcOracle({"scale": [1, 2]}),
-    "frames by 2, bins by 4": TfcOracle({"scale": [2, 4], "num_scales": 1, "bottleneck_factor": 2}),
-    "one target": TfcOracle(stems=("vocals",)),
-    "four targets": TfcOracle(stems=("bass", "drums", "other", "vocals")),
-    "mono": TfcOracle(channels=1),
-    "three blocks, three scales": TfcOracle(
-        {"num_blocks_per_scale": 3, "num_scales": 3}, dim_f=512, n_fft=1024, dim_t=32
-    ),
-}
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_equals_the_oracle(name: str, tmp_path: Path) -> None:
-    oracle = VARIANTS[name]
-    case = load(*oracle.write(tmp_path))
-    assert not case.source.state
-    chunk = song(oracle.channels, oracle.chunk)
-    assert snr_db(oracle.audio(chunk), through_network(case.network, case.facts, chunk)) > 100
 
 
 def test_an_average_without_counters_is_enough(tmp_path: Path) -> None:
