@@ -16,6 +16,7 @@ import soundfile
 from rofo.audio import AudioReader
 from rofo.audio.flac import empty_flac
 from rofo.cli import main
+from rofo.dsp import SCHEMES
 
 RATE = 44100
 SCRIPT = Path(sys.executable).with_name("rofo-run")
@@ -177,7 +178,7 @@ def test_schemes_change_the_result_and_the_default_is_the_engines(engine, write,
 
 def test_help_names_the_schemes_and_the_default(run):
     told = " ".join(" ".join(run("--help")[0]).split())
-    assert "--scheme [fade|hann|trim|rectangular|outer]" in told
+    assert f"--scheme [{'|'.join(SCHEMES)}]" in told
     option = told[told.index("--scheme") : told.index("--backend")]
     assert "Default: the engine's." in option
 
@@ -520,6 +521,7 @@ def test_help_loads_nothing_heavy(arguments):
     code = f"""
 import sys
 from rofo.cli import main
+from rofo.dsp import SCHEMES
 try:
     main({arguments!r})
 finally:

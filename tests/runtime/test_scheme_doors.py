@@ -81,7 +81,8 @@ def test_memory_does_not_grow_with_the_stream(opened, scheme):
             tracemalloc.stop()
 
     peak(21)  # three slices of `outer` lie over each other from 19 s on
-    assert peak(50) < 1.15 * peak(21)
+    # 29 s more would be 10 MB on top of some 15; what lies in flight between threads varies by a tenth.
+    assert peak(50) < 1.3 * peak(21)
 
 
 # Which scheme it is
