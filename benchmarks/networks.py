@@ -102,7 +102,7 @@ class _SampleLoop:
     def __init__(self, engine: NetworkEngine, *_: Any) -> None:
         self._engine = engine
 
-    def __call__(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Floats]]:
+    def __call__(self, chunks: Iterable[Chunk], *_: Any) -> Iterator[tuple[Chunk, Floats]]:
         source = iter(chunks)
         while group := list(islice(source, self._engine.batch)):
             outputs = self._engine.run({"waveform": np.stack([chunk.samples for chunk in group])})

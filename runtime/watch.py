@@ -11,7 +11,7 @@ from rofo.results import Progress
 
 @dataclass
 class Watch:
-    """Of one call. `name` is the engine's in messages, `total` the seconds of its songs"""
+    """Of one call. `name` is the engine's in messages, `total` the seconds of its songs."""
 
     name: str
     cancel: threading.Event | None = None

@@ -521,7 +521,6 @@ def test_help_loads_nothing_heavy(arguments):
     code = f"""
 import sys
 from rofo.cli import main
-from rofo.dsp import SCHEMES
 try:
     main({arguments!r})
 finally:
