@@ -148,9 +148,7 @@ def _listed(keys: list[str]) -> str:
 
 def _refuse_options(path: Path, family: Family, given: Mapping[str, Any]) -> None:
     """Raise CheckpointError for given options that mean nothing for this family."""
-    strange = sorted(
-        name for name, value in given.items() if value is not None and name not in family.options
-    )
+    strange = sorted(given.keys() - family.options)
     if strange:
         options = ", ".join(_option(name) for name in strange)
         raise CheckpointError(f"{path}: {options} means nothing for {family.name}; leave it out")

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rofo.export.graph.types import Form, cast, product, refuse_attention
+from rofo.export.graph.types import Form, cast, frozen, product, refuse_attention
 
 # fp16 ends at 65504, and a full-scale tone of 4096 times a stream of 30 is beyond it. A 64th has room for
 # 4 million, and loses nothing above 0.004. It is a power of two: no rounding changes, nor does bf16.
@@ -32,7 +32,7 @@ def copied(network: Network) -> Network:
 def scale_weight(layer: nn.Module, factor: float) -> None:
     """Multiply what a convolution of a `copied` network makes of its input, not what it adds to it."""
     assert isinstance(layer, nn.Conv2d)
-    layer.weight = _constant(layer.weight * factor)
+    layer.weight = frozen(layer.weight * factor)
 
 
 def arranged(module: nn.Module, form: Form) -> nn.Module:
@@ -78,9 +78,9 @@ def _with_norm(layer: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> n
     gain, shift = _gain_and_shift(norm)
     outputs = (1, -1, 1, 1) if isinstance(layer, nn.ConvTranspose2d) else (-1, 1, 1, 1)
     made = copied(layer)
-    made.weight = _constant((layer.weight.double() * gain.reshape(outputs)).float())
+    made.weight = frozen(layer.weight.double() * gain.reshape(outputs))
     bias = 0 if layer.bias is None else layer.bias.double()
-    made.bias = _constant((bias * gain + shift).float())
+    made.bias = frozen(bias * gain + shift)
     return made
 
 
@@ -157,7 +157,7 @@ class ScaleShift(nn.Module):
     def __init__(self, scale: Tensor, shift: Tensor, *, last: bool) -> None:
         super().__init__()
         shape = (-1,) if last else (-1, 1, 1)
-        self.scale, self.shift = (_constant(x.float().reshape(shape)) for x in (scale, shift))
+        self.scale, self.shift = (frozen(x.reshape(shape)) for x in (scale, shift))
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, channels, frames, bins), or with the channels last -> the same shape."""
@@ -169,7 +169,7 @@ class RightProduct(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.weight, self.bias = _constant(linear.weight.T.contiguous()), linear.bias
+        self.weight, self.bias = frozen(linear.weight.T.contiguous()), linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., inputs) -> (..., outputs)."""
@@ -185,8 +185,8 @@ class LeftProduct(nn.Module):
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight = _constant(linear.weight.to(dtype))
-        self.bias = None if linear.bias is None else _constant(linear.bias[:, None])
+        self.weight = frozen(linear.weight, dtype)
+        self.bias = None if linear.bias is None else frozen(linear.bias[:, None])
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, frames, inputs, channels) -> (batch, frames, outputs, channels)."""
@@ -215,8 +215,8 @@ class Conv(nn.Module):
 
     def __init__(self, layer: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight = _constant(layer.weight.to(dtype))
-        self.bias = None if layer.bias is None else _constant(layer.bias.to(dtype))
+        self.weight = frozen(layer.weight, dtype)
+        self.bias = None if layer.bias is None else frozen(layer.bias, dtype)
         self.stride, self.padding, self.groups = layer.stride, layer.padding, layer.groups
 
     def forward(self, x: Tensor) -> Tensor:
@@ -235,7 +235,7 @@ class Tiles(nn.Module):
     def __init__(self, layer: nn.ConvTranspose2d, dtype: torch.dtype) -> None:
         super().__init__()
         tiles = layer.weight.permute(0, 2, 3, 1)
-        self.tile, self.columns = tiles.shape[1:], _constant(tiles.flatten(1).to(dtype))
+        self.tile, self.columns = tiles.shape[1:], frozen(tiles.flatten(1), dtype)
         self.bias = layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -256,7 +256,7 @@ class InstanceNorm(nn.Module):
         super().__init__()
         self.dtype, self.epsilon, self.last = dtype, norm.eps, last
         shape = (-1,) if last else (-1, 1, 1)
-        self.gamma, self.beta = (_constant(x.reshape(shape)) for x in (norm.weight, norm.bias))
+        self.gamma, self.beta = (frozen(x.reshape(shape)) for x in (norm.weight, norm.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, channels, frames, bins), or with the channels last -> the same shape, float32."""
@@ -278,7 +278,3 @@ def _last(x: Tensor) -> Tensor:
 def _first(x: Tensor) -> Tensor:
     """(batch, frames, bins, channels) -> (batch, channels, frames, bins)."""
     return x.permute(0, 3, 1, 2)
-
-
-def _constant(tensor: Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor, requires_grad=False)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from rofo.export.graph.types import Form, cast, product
+from rofo.export.graph.types import Form, cast, frozen, product
 
 
 def staged_norm(x: Tensor, *axes: int, eps: float) -> Tensor:
@@ -27,8 +27,8 @@ class Linear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor, form: Form) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight.T.contiguous().to(form.product), requires_grad=False)
-        self.bias = nn.Parameter(bias.float(), requires_grad=False)
+        self.weight = frozen(weight.T.contiguous(), form.product)
+        self.bias = frozen(bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., inputs) -> (..., outputs), float32."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rofo.errors import UsageError
 
@@ -40,6 +40,11 @@ def refuse_attention(form: Form) -> None:
     """For networks without fused attention. Raises UsageError where it is asked for in a type of its own."""
     if form.attention is not None:
         raise UsageError("--attention is for networks that have fused attention; leave it out")
+
+
+def frozen(tensor: Tensor, dtype: torch.dtype = torch.float32) -> nn.Parameter:
+    """A weight of an engine."""
+    return nn.Parameter(tensor.to(dtype), requires_grad=False)
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:

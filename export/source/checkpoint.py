@@ -25,8 +25,6 @@ _WRAPPERS = ("state", "state_dict", "model_state_dict", "model", "best_state")
 _PREFIXES = ("module.", "_orig_mod.", "generator.", "model.")
 _DEEPEST_WRAPPING = 4
 _DEMUCS = ("demucs.hdemucs.HDemucs", "demucs.htdemucs.HTDemucs")
-
-
 _QUANTISED = "a Demucs package quantised by diffq: not supported; give the one that is not (mdx for mdx_q)"
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rofo.export.families.bsrnn import network as plain
 from rofo.export.graph.recurrent import Linear, Recurrent, folded, staged_norm
-from rofo.export.graph.types import Form, cast, product
+from rofo.export.graph.types import Form, cast, frozen, product
 
 # Parts of plain networks are Any below: torch's containers do not tell the types of what they hold.
 
@@ -262,8 +262,8 @@ class _BandLinear(nn.Module):
             biases.append(bias if outputs is None else bias[outputs])
         # An axis for the items: were x reshaped to three axes and back, the optimizer of onnxscript 0.7
         # would leave out both, and where there are as many items as bands it takes the ones for the others.
-        self.weight = nn.Parameter(torch.stack(weights)[:, None].to(form.product), requires_grad=False)
-        self.bias = nn.Parameter(torch.stack(biases)[:, None, None].float(), requires_grad=False)
+        self.weight = frozen(torch.stack(weights)[:, None], form.product)
+        self.bias = frozen(torch.stack(biases)[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (bands, items, frames, inputs) -> (bands, items, frames, outputs), float32."""

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from rofo.export.families.demucs import network as plain
 from rofo.export.graph.attention import attend, attend_heads
-from rofo.export.graph.types import DTYPES, Form, cast, product
+from rofo.export.graph.recurrent import Linear
+from rofo.export.graph.types import DTYPES, Form, cast, frozen
 
 
 def arranged(network: plain.Demucs, frames: int, samples: int, form: Form) -> nn.Module:
@@ -27,7 +28,7 @@ def arranged(network: plain.Demucs, frames: int, samples: int, form: Form) -> nn
         plain.TokenNorm: lambda norm: Norm(norm, form, channels=-1),
         nn.GroupNorm: lambda norm: Norm(norm, form),
         nn.MultiheadAttention: lambda attention: Attention(attention, form),
-        nn.Linear: lambda linear: Linear(linear.weight, linear.bias, form.product),
+        nn.Linear: lambda linear: Linear(linear.weight, linear.bias, form),
         plain.Positions: lambda places: Fixed(places, *_inner_samples(network, samples)),
         plain.Positions2d: lambda places: Fixed(places, *_inner_bins(network, frames)),
     }
@@ -64,11 +65,6 @@ def _inner_width(network: plain.Demucs) -> int:
     return network.sizes.bottom_channels or network.sizes.levels[-1].outputs
 
 
-def frozen(tensor: Tensor, dtype: torch.dtype = torch.float32) -> nn.Parameter:
-    """A weight of an engine."""
-    return nn.Parameter(tensor.detach().to(dtype), requires_grad=False)
-
-
 class Fixed(nn.Module):
     """What a module gives for these sizes, as a table."""
 
@@ -94,18 +90,6 @@ class Typed(nn.Module):
         """As the module's."""
         found = self.module(x.to(self.dtype))
         return (found[0].float(), found[1]) if isinstance(found, tuple) else found.float()
-
-
-class Linear(nn.Module):
-    """x @ weight + bias, with `weight` stored (inputs, outputs): the graph then needs no transpose."""
-
-    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.weight, self.bias = frozen(weight.T.contiguous(), dtype), frozen(bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., inputs) -> (..., outputs), float32."""
-        return cast(product(x, self.weight), torch.float32) + self.bias
 
 
 def mean(x: Tensor, axes: tuple[int, ...], form: Form) -> Tensor:
@@ -242,10 +226,10 @@ class Attention(nn.Module):
         gain = torch.ones(3 * width, 1)
         gain[:width] = (width / self.heads) ** -0.5
         weight, bias = attention.in_proj_weight * gain, attention.in_proj_bias * gain[:, 0]
-        self.project = Linear(weight, bias, form.product)
-        self.project_query = Linear(weight[:width], bias[:width], form.product)
-        self.project_other = Linear(weight[width:], bias[width:], form.product)
-        self.out = Linear(attention.out_proj.weight, attention.out_proj.bias, form.product)
+        self.project = Linear(weight, bias, form)
+        self.project_query = Linear(weight[:width], bias[:width], form)
+        self.project_other = Linear(weight[width:], bias[width:], form)
+        self.out = Linear(attention.out_proj.weight, attention.out_proj.bias, form)
 
     def forward(self, query: Tensor, key: Tensor, _: Tensor, *, need_weights: bool) -> tuple[Tensor, None]:
         """query (batch, tokens, channels), key (batch, other tokens, channels), which is the value too."""

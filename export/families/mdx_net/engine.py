@@ -5,7 +5,7 @@ from torch import nn
 
 from rofo.export.families.mdx_net.network import ConvTdfNet, TfcTdf
 from rofo.export.graph.layers import SHARE, Stored, Times, arranged, copied, scale_weight
-from rofo.export.graph.types import Form
+from rofo.export.graph.types import Form, frozen
 
 
 def conv_tdf_engine(plain: ConvTdfNet, form: Form) -> nn.Module:
@@ -13,7 +13,7 @@ def conv_tdf_engine(plain: ConvTdfNet, form: Form) -> nn.Module:
     network = copied(plain)
     final = network.final_conv[0]
     scale_weight(final, plain.compensate)
-    final.bias = nn.Parameter(final.get_parameter("bias") * plain.compensate, requires_grad=False)
+    final.bias = frozen(final.get_parameter("bias") * plain.compensate)
     network.compensate = 1.0
     if form.product != torch.float32:
         _store(network, form.product)

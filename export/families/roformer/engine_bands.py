@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from rofo.export.families.roformer import network as plain
 from rofo.export.families.roformer.bands import Bands
-from rofo.export.families.roformer.engine_layers import NORM_EPSILON, frozen
-from rofo.export.graph.types import Form, cast, product
+from rofo.export.families.roformer.engine_layers import NORM_EPSILON
+from rofo.export.graph.types import Form, cast, frozen, product
 
 # What one more group costs, in features of padding: the overhead of one more product on one side, wasted
 # multiplications on the other. 64 puts the 62 standard bands into 6 groups with 0.1 % padding and the 60 Mel

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rofo.export.families.roformer.engine_bands import MaskEstimator, MaskOutputs, StackedLinear
-from rofo.export.families.roformer.engine_layers import frozen, norm_of
+from rofo.export.families.roformer.engine_layers import norm_of
 from rofo.export.families.roformer.engine_transformer import Layer, Positions
 from rofo.export.families.roformer.fno import FnoMaskEstimator
 from rofo.export.families.roformer.hyperace import HyperAceMaskEstimator
 from rofo.export.families.roformer.large_inst import RefinedMaskEstimator
 from rofo.export.graph.layers import arranged, copied
-from rofo.export.graph.types import Form, cast
+from rofo.export.graph.types import Form, cast, frozen
 
 
 def estimator_engine(estimator: nn.Module, positions: Positions, *, zero_dc: bool, form: Form) -> nn.Module:

@@ -8,16 +8,11 @@ from torch import Tensor, nn
 
 from rofo.export.families.roformer import network as plain
 from rofo.export.graph.attention import attend, attend_heads
-from rofo.export.graph.types import DTYPES, Form, cast, product
+from rofo.export.graph.types import DTYPES, Form, cast, frozen, product
 
 # The networks divide by max(|x|, 1e-12), a clamp of the norm; RMSNormalization adds epsilon to the mean
 # square. 1e-24 agrees to 1e-6 down to an rms of 1e-9; 1e-12 would be 29 % low at an rms of 1e-6.
 NORM_EPSILON = 1e-24
-
-
-def frozen(tensor: Tensor, dtype: torch.dtype = torch.float32) -> nn.Parameter:
-    """A weight of an engine."""
-    return nn.Parameter(tensor.to(dtype), requires_grad=False)
 
 
 class RMSNorm(nn.Module):

@@ -11,12 +11,11 @@ from rofo.export.families.roformer.engine_layers import (
     FeedForward,
     Polar,
     Rotated,
-    frozen,
     norm_of,
 )
 from rofo.export.families.roformer.engine_transformer import Positions
 from rofo.export.families.roformer.value_residual import Values
-from rofo.export.graph.types import Form, cast
+from rofo.export.graph.types import Form, cast, frozen
 
 
 class ValueResidualEngine(RoformerEngine):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rofo.export.families.scnet import network as plain
 from rofo.export.graph.recurrent import Recurrent, staged_norm
-from rofo.export.graph.types import Form, cast, product
+from rofo.export.graph.types import Form, cast, frozen, product
 
 # Parts of plain networks are Any below: torch's containers do not tell the types of what they hold.
 
@@ -53,8 +53,8 @@ class _Conv(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, form: Form, **options: Any) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight.to(form.product), requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias.to(form.product), requires_grad=False)
+        self.weight = frozen(weight, form.product)
+        self.bias = None if bias is None else frozen(bias, form.product)
         self.options = options
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,8 +120,8 @@ class _SeparationNet(nn.Module):
     def __init__(self, net: Any, frames: int, form: Form) -> None:
         super().__init__()
         forward, inverse = fourier(frames)
-        self.forward_transform = nn.Parameter(forward.to(form.product), requires_grad=False)
-        self.inverse_transform = nn.Parameter(inverse.to(form.product), requires_grad=False)
+        self.forward_transform = frozen(forward, form.product)
+        self.inverse_transform = frozen(inverse, form.product)
         self.layers = nn.ModuleList(_DualPath(layer, form) for layer in net.dp_modules)
 
     def forward(self, x: Tensor) -> Tensor:
