@@ -4,13 +4,14 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from rofo.export.source.msst import model_types
+
 if TYPE_CHECKING:
     from rofo.export.families.family import Family
 
 # Roformers with something added that changes what they compute: (pattern in a key, name).
 _VARIANTS = (
     (r"\.branch\.", "Roformer with hyper-connections"),
-    (r"\.y_attn|\.ln_[xy]_(attn|mlp)", "Siamese Roformer"),
     (r"\.conv_module\.", "conformer"),
     (r"refine", "Roformer with a refiner"),
     (r"^\d+\.band_split\.", "chain of two Roformers"),
@@ -54,10 +55,8 @@ def unsupported_network(keys: Iterable[str]) -> str | None:
 
 def described_by(config: Mapping[str, Any], family: "Family", families: Iterable["Family"]) -> str | None:
     """What a yaml describes when it is not of this family; None where it is, or gives no hint."""
-    training = config.get("training")
-    declared = [config.get("model_type"), training.get("model_type") if isinstance(training, dict) else None]
-    for name in declared:
-        if isinstance(name, str) and name not in family.yaml_types:
+    for name in model_types(config):
+        if name not in family.yaml_types:
             return name
     model = config.get("model")
     if isinstance(model, str):

@@ -51,6 +51,13 @@ class Section:
         return value
 
 
+def model_types(config: Mapping[str, Any]) -> list[str]:
+    """The names of networks that a yaml gives as model_type: by itself, or in MSST's way under training."""
+    training = config.get("training")
+    found = [config.get("model_type"), training.get("model_type") if isinstance(training, Mapping) else None]
+    return [name for name in found if isinstance(name, str)]
+
+
 def use_facts(config: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
     """How a network is used, which every family's yaml says alike, under the names of rofo.export.facts.
 

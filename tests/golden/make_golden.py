@@ -36,6 +36,10 @@ TOOLS = {
     "msst_conformers": Tool(
         "ZFTurbo/Music-Source-Separation-Training", "ccc011abf7f89dd7922bb2888d48493b575c0289", "MIT"
     ),
+    "msst_experimental": Tool(
+        "ZFTurbo/Music-Source-Separation-Training", "ccc011abf7f89dd7922bb2888d48493b575c0289", "MIT"
+    ),
+    "mvsepless": Tool("noblebarkrr/mvsepless", "5f416baad469a2ae272ceedc38414373666351ab", "MIT"),
     "msst_webui": Tool("SUC-DriverOld/MSST-WebUI", "2aee2cc20b55ab6b080cd4c7bc0e26db7d57a2ee", "AGPL-3.0"),
     "splifft": Tool("undef13/splifft", "f02a28b9ba8188919ba31df0aadbb7f335b5ed98", "MIT"),
     "lucidrains": Tool("lucidrains/BS-RoFormer", "87576b9096ea6dcef9e340745d87d72f30bdd985", "MIT"),
@@ -72,6 +76,7 @@ LIBRARIES = (
     "einops",
     "torchaudio",
     "neuraloperator",
+    "hyper-connections",
 )
 
 

@@ -12,8 +12,10 @@ from rofo.export.families.family import Family
 from rofo.export.families.roformer.bands import bs_bands, bs_readings, mel_bands, mel_readings
 from rofo.export.families.roformer.conformer import Conformer
 from rofo.export.families.roformer.engine import RoformerEngine
+from rofo.export.families.roformer.engine_siamese import SiameseEngine
 from rofo.export.families.roformer.engine_value_residual import ValueResidualEngine
 from rofo.export.families.roformer.estimators import variant_estimator
+from rofo.export.families.roformer.experimental import SUFFIX, without_residuals
 from rofo.export.families.roformer.network import Roformer as RoformerNetwork
 from rofo.export.families.roformer.reading import (
     CONFORMERS,
@@ -25,6 +27,7 @@ from rofo.export.families.roformer.reading import (
     weights_facts,
     yaml_facts,
 )
+from rofo.export.families.roformer.siamese import SiameseRoformer
 from rofo.export.families.roformer.value_residual import ValueResidualRoformer
 from rofo.export.families.unsupported import unsupported_network
 from rofo.export.graph.types import Form
@@ -49,6 +52,12 @@ _ARGUMENTS = (
     "freq_transformer_depth", "linear_transformer_depth", "ff_mult", "skip_connection", "zero_dc", "use_pope",
     "rotary",
 )  # fmt: skip
+# Other ways through the layers, by the facts that tell them.
+_LAYERS: dict[str, type[RoformerNetwork]] = {
+    "use_value_residual_learning": ValueResidualRoformer,
+    "siamese": SiameseRoformer,
+}
+_ENGINES = {ValueResidualRoformer: ValueResidualEngine, SiameseRoformer: SiameseEngine}
 _CONVOLUTION = ("conv_expansion_factor", "conv_kernel_size")
 
 
@@ -60,7 +69,7 @@ class Roformer(Family):
         ("sample_rate", "n_fft", "hop_length", "chunk_seconds", "stems", "scheme", "normalize", "zero_dc",
          "skip_connection", "rotary")
     )  # fmt: skip
-    yaml_types = frozenset(NAMES)
+    yaml_types = frozenset((*NAMES, *(name + SUFFIX for name in NAMES if name not in CONFORMERS)))
     yaml_hints = (frozenset({"time_transformer_depth"}), frozenset({"time_conformer_depth"}))
     stages = r"band_split|layers\.\d+\.\w+\.blocks\.\d+|mask_estimators\.\d+"
 
@@ -95,29 +104,31 @@ class Roformer(Family):
         return merge(facts.without("band_inputs", "stereo", unused, *off), _DEFAULTS)
 
     def check(self, facts: Facts) -> list[str]:
-        """As in Family: stored tables may be too short for the chunk; no variant of masks knows mel bands."""
+        """As in Family: stored tables may be too short for the chunk; variants that no class combines."""
         frames, stored = _frames(facts), facts.get("table_frames")
         problems = []
         if stored is not None and frames > stored:
             problems.append(f"{frames} frames in a chunk but {stored} in the position tables (--chunk)")
-        if is_mel(facts) and variant_estimator(facts, ()) is not None:
-            problems.append("mask estimators of HyperACE, FNO or Large-Inst with mel bands are not supported")
-        if facts.get("use_value_residual_learning") and facts["linear_transformer_depth"]:
-            problems.append("value residuals with linear attention are not supported")
+        problems += [f"{name} are not supported" for name in _never_together(facts)]
         return problems
 
     def summary(self, facts: Facts) -> str:
         """As in Family."""
-        guessed = {
-            1: ", HyperACE 1 (its strides are not in the weights: as splifft has them)",
-            2: ", HyperACE 2",
+        variants = {
+            "HyperACE 1": facts.get("hyperace_version") == 1,
+            "HyperACE 2": facts.get("hyperace_version") == 2,
+            "Siamese": facts.get("siamese"),
+            "value residuals": facts.get("use_value_residual_learning"),
+            "without residuals, as MSST's experimental class": facts.get("experimental"),
         }
-        variant = guessed.get(facts.get("hyperace_version", 0), "")
-        return f"{facts['architecture']} {facts['dim']}x{facts['depth']}, {facts['num_bands']} bands{variant}"
+        shown = "".join(f", {name}" for name, there in variants.items() if there)
+        return f"{facts['architecture']} {facts['dim']}x{facts['depth']}, {facts['num_bands']} bands{shown}"
 
     def msst_type(self, facts: Facts) -> str | None:
-        """As in Family; of the variants MSST has the conformers alone."""
-        variant = facts.get("use_value_residual_learning") or variant_estimator(facts, ()) is not None
+        """As in Family; of the variants MSST has the conformers and its experimental classes."""
+        if facts.get("experimental"):
+            return f"{facts['architecture']}{SUFFIX}"
+        variant = any(facts.get(name) for name in _LAYERS) or variant_estimator(facts, ()) is not None
         return None if variant else str(facts["architecture"])
 
     def network(self, facts: Facts) -> RoformerNetwork:
@@ -127,8 +138,8 @@ class Roformer(Family):
             bands = mel_bands(facts["mel_sample_rate"], facts["n_fft"], facts["num_bands"])
         else:
             bands = bs_bands(facts["freqs_per_bands"])
-        build = ValueResidualRoformer if facts.get("use_value_residual_learning") else RoformerNetwork
-        return build(
+        build = next((build for name, build in _LAYERS.items() if facts.get(name)), RoformerNetwork)
+        network = build(
             **{name: facts[name] for name in _ARGUMENTS},
             bands=bands,
             mask_layers=facts.get("mask_estimator_depth", 1) + (architecture == "mel_band_roformer"),
@@ -142,6 +153,9 @@ class Roformer(Family):
             else None,
             estimator=variant_estimator(facts, bands),
         )
+        if facts.get("experimental"):
+            without_residuals(network.layers)
+        return network
 
     def state(self, source: Source, facts: Facts) -> dict[str, Tensor]:
         """As in Family. What files of Roformer-SW keep once for all layers, every attention is given."""
@@ -162,7 +176,9 @@ class Roformer(Family):
     def engine(self, network: nn.Module, facts: Facts, form: Form) -> nn.Module:
         """As in Family."""
         assert isinstance(network, RoformerNetwork)
-        build = ValueResidualEngine if isinstance(network, ValueResidualRoformer) else RoformerEngine
+        build = next(
+            (build for plain, build in _ENGINES.items() if isinstance(network, plain)), RoformerEngine
+        )
         return build(network, _frames(facts), form)
 
 
@@ -173,6 +189,29 @@ def _taken(state: dict[str, Tensor], names: Mapping[str, str]) -> dict[str, Tens
 
 def _frames(facts: Facts) -> int:
     return 1 + int(facts["chunk"]) // int(facts["hop_length"])
+
+
+def _never_together(facts: Facts) -> list[str]:
+    """What these facts ask for that no published class has: two parts, by name."""
+    mel, experimental = is_mel(facts), facts.get("experimental", False)
+    mixed, siamese = facts.get("use_value_residual_learning", False), facts.get("siamese", False)
+    found = {
+        "mask estimators of HyperACE, FNO or Large-Inst with mel bands": variant_estimator(facts, ()) and mel
+    }
+    others = {
+        "linear attention": facts["linear_transformer_depth"],
+        "PoPE": facts["use_pope"],
+        "conformers": facts["architecture"] in CONFORMERS,
+        "skip connections": siamese and facts["skip_connection"],
+        # lucidrains' Mel-Band Roformer mixes values in another way.
+        "mel bands": mel and not experimental,
+        "value residuals": siamese and mixed,
+        "experimental classes": siamese and experimental,
+    }
+    if mixed or siamese or experimental:
+        name = "two streams" if siamese else "value residuals" if mixed else "experimental classes"
+        found |= {f"{name} with {other}": there for other, there in others.items()}
+    return [name for name, there in found.items() if there]
 
 
 def _with_bands(facts: Facts, problems: list[str]) -> Facts:

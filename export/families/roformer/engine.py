@@ -39,17 +39,17 @@ class RoformerEngine(nn.Module):
 
     def forward(self, mix: Tensor) -> Tensor:
         """mix: (batch, channels, frames, bins, 2) -> (batch, stems, channels, frames, bins, 2)."""
-        x = self.final_norm(self.transformed(self.band_split(mix.permute(0, 2, 3, 1, 4).flatten(2))))
+        x = self.transformed(self.band_split(mix.permute(0, 2, 3, 1, 4).flatten(2)))
         return torch.stack([_masked(mix, estimator(x)) for estimator in self.mask_estimators], dim=1)
 
     def transformed(self, x: Tensor) -> Tensor:
-        """x: (batch, bands, frames, dim) through all layers -> the same shape."""
+        """x: (batch, bands, frames, dim) through all layers and the norm after them -> the same shape."""
         outputs: list[Tensor] = []
         for layer in self.layers:
             x = layer(x, outputs)
             if self.skip_connection:
                 outputs.append(x)
-        return x
+        return self.final_norm(x)
 
 
 def _masked(mix: Tensor, mask: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from rofo.export.families.roformer import network as plain
@@ -16,7 +17,7 @@ from rofo.export.families.roformer.engine_layers import (
     Turned,
     norm_of,
 )
-from rofo.export.graph.types import Form
+from rofo.export.graph.types import Form, cast
 
 
 class Positions:
@@ -108,13 +109,18 @@ class TransformerEngine(nn.Module):
                 block = Attention(attention, positions.get(attention.positions, axis), form)
                 block = turned(block, axis, form)
             self.blocks.extend((block, FeedForward(feed_forward, form)))
-        self.norm = norm_of(transformer.norm)
+        self.norm, self.residual = norm_of(transformer.norm), transformer.residual
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, positions, dim) -> the same shape."""
         for block in self.blocks:
-            x = x + block(x)
+            x = joined(x, block(x), residual=self.residual)
         return self.norm(x)
+
+
+def joined(x: Tensor, out: Tensor, *, residual: bool) -> Tensor:
+    """What goes on after a layer that gives `out` for x: float32, as the stream is in every form."""
+    return x + out if residual else cast(out, torch.float32)
 
 
 def turned(module: nn.Module, axis: str, form: Form) -> nn.Module:

@@ -13,7 +13,7 @@ from rofo.export.families.roformer.engine_layers import (
     Rotated,
     norm_of,
 )
-from rofo.export.families.roformer.engine_transformer import Positions
+from rofo.export.families.roformer.engine_transformer import Positions, joined
 from rofo.export.families.roformer.value_residual import Values
 from rofo.export.graph.types import Form, cast, frozen
 
@@ -39,7 +39,7 @@ class ValueResidualEngine(RoformerEngine):
             x = x.transpose(1, 2)
             if self.skip_connection:
                 outputs.append(x)
-        return x
+        return self.final_norm(x)
 
 
 class MixedTransformer(nn.Module):
@@ -51,7 +51,7 @@ class MixedTransformer(nn.Module):
         for attention, feed_forward in transformer.layers:
             mixed = MixedAttention(attention, positions.get(attention.positions, axis), form)
             self.blocks.extend((mixed, FeedForward(feed_forward, form)))
-        self.norm = norm_of(transformer.norm)
+        self.norm, self.residual = norm_of(transformer.norm), transformer.residual
 
     def forward(self, x: Tensor, first: Values) -> tuple[Tensor, Tensor]:
         """x: (batch, rows, positions, dim), values to mix in -> the same shape, values for later layers."""
@@ -59,8 +59,8 @@ class MixedTransformer(nn.Module):
         for attention, feed_forward in zip(self.blocks[::2], self.blocks[1::2], strict=True):
             out, values = attention(rows, first)
             later = values if later is None else later
-            rows = rows + out
-            rows = rows + feed_forward(rows)
+            rows = joined(rows, out, residual=self.residual)
+            rows = joined(rows, feed_forward(rows), residual=self.residual)
         assert later is not None
         return self.norm(rows).unflatten(0, x.shape[:2]), later
 

@@ -77,7 +77,7 @@ class Roformer(nn.Module):
 
     def forward(self, mix: Tensor) -> Tensor:
         """mix: (batch, channels, frames, bins, 2) -> stems (batch, stems, channels, frames, bins, 2)."""
-        x = self.final_norm(self.transformed(self.band_split(mix.permute(0, 2, 3, 1, 4))))
+        x = self.transformed(self.band_split(mix.permute(0, 2, 3, 1, 4)))
         masks = torch.stack([estimator(x, mix.shape[3]) for estimator in self.mask_estimators], dim=1)
         masks = masks.permute(0, 1, 4, 2, 3, 5).contiguous()
         stems = torch.view_as_real(torch.view_as_complex(mix)[:, None] * torch.view_as_complex(masks))
@@ -86,7 +86,7 @@ class Roformer(nn.Module):
         return stems
 
     def transformed(self, x: Tensor) -> Tensor:
-        """x: (batch, frames, bands, dim) through all layers -> the same shape."""
+        """x: (batch, frames, bands, dim) through all layers and the norm after them -> the same shape."""
         outputs: list[Tensor] = []
         layer: Any
         for layer in self.layers:
@@ -97,7 +97,7 @@ class Roformer(nn.Module):
             x = along_axes(over_frames, over_bands, x)
             if self.skip_connection:
                 outputs.append(x)
-        return x
+        return self.final_norm(x)
 
 
 class BandSplit(nn.Module):
@@ -147,12 +147,16 @@ def _perceptron(widths: Sequence[int]) -> nn.Sequential:
 
 
 class Transformer(nn.Module):
-    """`depth` times attention and feed-forward, each added to its input."""
+    """`depth` times attention and feed-forward, each added to its input.
+
+    Where `residual` is False what they give takes the place of their input (see experimental.py).
+    """
 
     def __init__(
         self, dim: int, depth: int, ff_mult: int, attention: Callable[[], nn.Module], *, norm_output: bool
     ) -> None:
         super().__init__()
+        self.residual = True
         self.layers = nn.ModuleList(
             nn.ModuleList((attention(), FeedForward(dim, dim * ff_mult))) for _ in range(depth)
         )
@@ -163,9 +167,13 @@ class Transformer(nn.Module):
         block: Any
         for block in self.layers:
             attention, feed_forward = block
-            x = x + attention(x)
-            x = x + feed_forward(x)
+            x = self.joined(x, attention(x))
+            x = self.joined(x, feed_forward(x))
         return self.norm(x)
+
+    def joined(self, x: Tensor, out: Tensor) -> Tensor:
+        """What goes on after a layer that gives `out` for x, both of one shape."""
+        return x + out if self.residual else out
 
 
 class RMSNorm(nn.Module):

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rofo.export.facts import Facts
+from rofo.export.families.roformer import experimental
 from rofo.export.source import Source
 from rofo.export.source.keys import Keys
-from rofo.export.source.msst import Section, use_facts
+from rofo.export.source.msst import Section, model_types, use_facts
 
 NAMES = {
     "bs_roformer": "BS-Roformer",
@@ -18,7 +19,7 @@ NAMES = {
 # What only variants have: facts that are 0 or False in the weights of all others.
 VARIANT_FACTS = (
     "use_value_residual_learning", "use_mask_estimator_hyper_ace", "hyperace_version",
-    "use_mask_estimator_fno", "refiner_depth",
+    "use_mask_estimator_fno", "refiner_depth", "siamese",
 )  # fmt: skip
 CONFORMERS = frozenset({"bs_conformer", "mel_band_conformer"})
 
@@ -61,9 +62,9 @@ def weights_facts(source: Source) -> dict[str, Any]:
     Beside the yaml's names: `band_inputs` are the input features per band (2 x channels x bins),
     `shared_bias` tells the serialisations of Roformer-SW apart ("none", "linear_62", "shared_qkv"),
     `table_frames` is how many frames stored position tables cover, None without such tables; `refiner_depth`
-    is the number of pairs of transformers in a mask estimator. Depths of conformers go by the name of those
-    of transformers. Raises CheckpointError where a key that the network cannot be without is missing or has
-    an impossible shape.
+    is the number of pairs of transformers in a mask estimator; `siamese` tells two streams. Depths of
+    conformers go by the name of those of transformers. Raises CheckpointError where a key that the network
+    cannot be without is missing or has an impossible shape.
     """
     state, keys = source.state, Keys(source.path, source.state, "Roformer")
     dim = keys.size("band_split.to_features.0.1.weight", 0)
@@ -98,6 +99,7 @@ def weights_facts(source: Source) -> dict[str, Any]:
         "shared_bias": next(
             (name for name, keys in SHARED_BIAS.items() if next(iter(keys)) in state), "none"
         ),
+        "siamese": any(".y_attn." in key for key in state),
         "use_value_residual_learning": any(".to_value_residual_mix." in key for key in state),
         **masks,
         **(_convolution(keys, f"{block}.conv.net.4.weight", dim) if conformer else {}),
@@ -136,7 +138,8 @@ def _convolution(keys: Keys, name: str, dim: int) -> dict[str, Any]:
 def yaml_facts(config: Mapping[str, Any], weights: Facts, problems: list[str]) -> dict[str, Any]:
     """The facts in a yaml, with the defaults of current MSST where it is silent and no other default holds.
 
-    `mel_sample_rate` is the rate that the mel filters were made for, in Hz. What is mistyped, unknown or not
+    `mel_sample_rate` is the rate that the mel filters were made for, in Hz; `experimental` is True for MSST's
+    classes of that name. What is mistyped, unknown or not
     supported is appended to `problems`, one clause each.
     """
     model = Section(config, "model", problems)
@@ -147,6 +150,10 @@ def yaml_facts(config: Mapping[str, Any], weights: Facts, problems: list[str]) -
         names = {name: name.replace("_conformer_depth", "_transformer_depth") for name in model.values}
         model = Section({"model": {names[n]: v for n, v in model.values.items()}}, "model", problems)
     _check_options(model, weights["architecture"])
+    types = model_types(config)
+    is_experimental = any(name.endswith(experimental.SUFFIX) for name in types)
+    if is_experimental:
+        _check_experimental(model, types, weights["architecture"])
     n_fft, freqs = model.integer("stft_n_fft"), model.values.get("freqs_per_bands")
     window, size = model.integer("stft_win_length") or 2048, n_fft or 2048
     if window != size:
@@ -163,8 +170,9 @@ def yaml_facts(config: Mapping[str, Any], weights: Facts, problems: list[str]) -
         "n_fft": n_fft or (2048 if mel else None),
         "hop_length": model.integer("stft_hop_length") or 512,
         "stft_normalized": model.flag("stft_normalized"),
-        "zero_dc": model.flag("zero_dc"),
+        "zero_dc": False if is_experimental else model.flag("zero_dc"),
         "skip_connection": model.flag("skip_connection"),
+        "experimental": is_experimental or None,
     }
 
 
@@ -221,3 +229,12 @@ def _check_options(model: Section, architecture: str) -> None:
     mine, other = ("num_bands", "freqs_per_bands") if mel else ("freqs_per_bands", "num_bands")
     if other in model.values and mine not in model.values:
         model.problems.append(f"it has {other} but the weights are of a {NAMES[architecture]}")
+
+
+def _check_experimental(model: Section, types: list[str], architecture: str) -> None:
+    """Whether MSST's experimental class of this kind of bands would take these options."""
+    wrong = [name for name in types if name != architecture + experimental.SUFFIX]
+    model.problems.extend(f"model_type is {n} but the weights are of a {NAMES[architecture]}" for n in wrong)
+    later = sorted(experimental.LATER.intersection(model.values))
+    if later:
+        model.problems.append(f"MSST's {types[0]} knows no {', '.join(later)}")

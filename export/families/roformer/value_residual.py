@@ -1,8 +1,7 @@
-"""Value residual learning (arXiv 2410.17897) in a BS-Roformer, as lucidrains/BS-RoFormer 0.5 has it.
+"""Value residual learning (arXiv 2410.17897) in a Roformer, as lucidrains/BS-RoFormer 0.5 has it.
 
-The public checkpoint (unwa's Inst-EXP-VRL, December 2024) was trained by that. MSST took the idea up two
-months later (`*_experimental`), under the same names of weights, but with one residual stream it leaves out
-the sums with a block's input from the second layer on; no public checkpoint is known that was trained so.
+The public checkpoint (unwa's Inst-EXP-VRL, December 2024) was trained by that; MSST took it up in February
+2025 under the same names of weights, but leaves sums out: experimental.py.
 """
 
 from typing import Any
@@ -37,7 +36,7 @@ class ValueResidualRoformer(Roformer):
             x, of_bands = _along_rows(over_bands, x.transpose(1, 2), of_bands)
             if self.skip_connection:
                 outputs.append(x)
-        return x
+        return self.final_norm(x)
 
 
 def _along_rows(transformer: Any, x: Tensor, first: Values) -> tuple[Tensor, Tensor]:
@@ -46,8 +45,8 @@ def _along_rows(transformer: Any, x: Tensor, first: Values) -> tuple[Tensor, Ten
     for attention, feed_forward in transformer.layers:
         out, values = _attended(attention, rows, first)
         later = values if later is None else later
-        rows = rows + out
-        rows = rows + feed_forward(rows)
+        rows = transformer.joined(rows, out)
+        rows = transformer.joined(rows, feed_forward(rows))
     assert later is not None
     return transformer.norm(rows).unflatten(0, x.shape[:2]), later
 

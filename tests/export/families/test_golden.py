@@ -20,7 +20,7 @@ from rofo.manifest import Stft
 
 # One chunk of a song, the last third of which is silent, through every network that a tool of ours runs.
 FILES = ("msst_roformers", "msst_tfc_tdf", "mdx_net", "audio_separator_conv_tdf")
-VARIANTS = ("value_residual", "msst_conformers", "unwa", "fno")
+VARIANTS = ("value_residual", "msst_experimental", "siamese", "msst_conformers", "unwa", "fno")
 CASES = [(file, name) for file in (*FILES, *VARIANTS) for name in read(file).cases]
 # What float32 leaves of networks that amplify their own rounding: 75 to 91 dB from float64, by the chunk.
 FLOAT32 = {"hyperace 1": 80, "hyperace 2": 68}
@@ -73,6 +73,7 @@ def test_so_is_its_engine(file, name, tmp_path):
 
 
 HALF = dict.fromkeys(("bs", "bs linear attention", "bs PoPE", "mel"), "msst_roformers")
+HALF |= {"bs experimental, value residuals": "msst_experimental", "siamese": "siamese"}
 HALF |= {"value residual": "value_residual", "large inst": "unwa", "fno": "fno"}
 HALF |= {"bs_conformer": "msst_conformers", "mel_band_conformer": "msst_conformers"}
 

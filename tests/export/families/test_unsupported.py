@@ -54,7 +54,6 @@ ROFORMER = ["band_split.to_features.0.1.weight", "final_norm.gamma"]
     ("key", "name"),
     [
         ("layers.0.0.layers.0.0.branch.to_qkv.weight", "Roformer with hyper-connections"),
-        ("layers.0.0.y_attn.0", "Siamese Roformer"),
         ("mask_estimators.0.refiner.layers.0.weight", "Roformer with a refiner"),
         ("layers.0.0.mamba.A_log", "Mamba network"),
         ("1.band_split.to_features.0.1.weight", "chain of two Roformers"),
