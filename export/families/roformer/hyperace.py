@@ -4,9 +4,10 @@ The network (after YOLOv13, arXiv 2506.17733) sees what the layers give as an im
 two versions differ in the strides of the encoder, in the size of the hypergraphs, and in the head. Norms,
 means and maxima run over the whole chunk: its length changes every sample.
 
-The strides of version 1 cannot be told from weights. Halving frames only is what undef13/splifft has, and
-what makes the head's four doublings lead from 62 bands to 992 of 1025 bins, as in version 2; SUC-DriverOld's
-MSST-WebUI halves bands too.
+The strides of version 1 cannot be told from weights. Halving frames only is what stands in whole copies of
+the author's own file (noblebarkrr/mvsepless, engdahlz/StemSep) and in undef13/splifft, and what makes the
+head's four doublings lead from 62 bands to 992 of 1025 bins, as in version 2. SUC-DriverOld/MSST-WebUI halves
+bands too, openmirlab/bs-roformer-infer has the strides of version 2.
 """
 
 from collections.abc import Sequence

@@ -304,6 +304,49 @@ def test_yaml_of_another_network(state, model, pattern, resolve):
     refused(lambda: resolve(state(), config(model)), pattern)
 
 
+def test_only_a_yaml_tells_of_msst_experimental_classes_which_know_no_zero_dc(resolve):
+    data = config(BS, training={"model_type": "bs_roformer_experimental"})
+    facts = resolve(bs_state(), data)
+    assert (facts["experimental"], facts["zero_dc"]) == (True, False)
+    assert "experimental" not in resolve(bs_state(), config(BS, training={"model_type": "bs_roformer"}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "pattern"),
+    [
+        ("mel_band_roformer_experimental", BS, "mel_band_roformer_experimental but the weights are of a BS-"),
+        ("bs_roformer_experimental", {**BS, "zero_dc": True}, "bs_roformer_experimental knows no zero_dc"),
+        ("bs_roformer_experimental", {**BS, "use_pope": False}, "knows no use_pope"),
+        ("bs_conformer_experimental", BS, "describes bs_conformer_experimental"),
+    ],
+)
+def test_what_msst_experimental_classes_would_refuse(kind, model, pattern, resolve):
+    refused(lambda: resolve(bs_state(), config(model, training={"model_type": kind})), pattern)
+
+
+SIAMESE = {"layers.0.0.y_attn.0": torch.ones(16)}
+MIXED = {"layers.1.0.layers.0.0.to_value_residual_mix.weight": torch.ones(2, 16)}
+
+
+@pytest.mark.parametrize(
+    ("state", "pattern"),
+    [
+        ({**SIAMESE, **MIXED}, "two streams with value residuals are not supported"),
+        ({**SIAMESE, "x.pope_embed.bias": torch.ones(1)}, "two streams with PoPE are not supported"),
+        ({**mel_state(), **SIAMESE}, "two streams with mel bands are not supported"),
+        ({**mel_state(), **MIXED}, "value residuals with mel bands are not supported"),
+    ],
+)
+def test_what_no_published_class_has_together(state, pattern, resolve):
+    state = state if any(key.startswith("layers.0.0.norm") for key in state) else {**bs_state(), **state}
+    refused(lambda: resolve(state, given=ENOUGH), pattern)
+
+
+def test_skip_connections_of_two_streams_are_refused(resolve):
+    given = {**ENOUGH, "skip_connection": True}
+    refused(lambda: resolve({**bs_state(), **SIAMESE}, given=given), "two streams with skip connections are")
+
+
 def test_n_fft_that_cannot_be_is_blamed_on_who_said_it(resolve):
     text = refused(
         lambda: resolve(bs_state(), given={**ENOUGH, "n_fft": 100}), "--n-fft is 100 but 64 in the weights"
