@@ -39,7 +39,8 @@ _READ = (
 # What training, a faster kernel or nothing at all uses.
 _WITHOUT_EFFECT = (
     "attn_dropout", "ff_dropout", "conv_dropout", "flash_attn", "sage_attention", "attention_layout",
-    "dim_freqs_in", "use_torch_checkpoint", "multi_stft_resolution_loss_weight", "multi_stft_resolutions_window_sizes",
+    "dim_freqs_in", "use_torch_checkpoint",
+    "multi_stft_resolution_loss_weight", "multi_stft_resolutions_window_sizes",
     "multi_stft_hop_size", "multi_stft_normalized", "multi_stft_window_fn",
     "match_input_audio_length",  # the runtime always returns the chunk's length
     "use_shared_bias",  # told by keys alone: the yaml of one Roformer-SW file travels with another
