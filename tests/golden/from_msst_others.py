@@ -1,6 +1,6 @@
 """MSST: networks of more families, on one chunk: SCNet, SCNet Masked, Bandit and Bandit v2; songs of Bandit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,8 @@ def _bandit() -> Iterator[tuple[str, Case]]:
         yield f"bandit_v2, {rnn}", second(rnn_type=rnn)
     yield "bandit, mel bands", first(band_specs="dnr:mel")
     yield "bandit, bands without overlap", first(band_specs="dnr:vox7", n_bands=None)
+    alone = {**BANDIT_1, "stems": ["speech"], "rnn_type": "LSTM"}
+    yield "bandit, one stem alone", _bandit_case(_alone, "model", alone)
     yield "bandit_v2, 64 bands", second(n_bands=64, emb_dim=8, mlp_dim=8, n_sqm_modules=1)
 
 
@@ -79,7 +81,21 @@ def _case(build: type[torch.nn.Module], options: dict[str, Any], samples: int = 
     return Case({"config": {"model": options}, "shapes": shapes}, {"stems": stems.float().numpy()})
 
 
-def _bandit_case(build: type[torch.nn.Module], section: str, options: dict[str, Any]) -> Case:
+def _alone(**options: Any) -> torch.nn.Module:
+    """The network of one stem alone, called as MSST calls the others."""
+    from models.bandit.core.model.bsrnn.wrapper import SingleMaskMultiSourceBandSplitRNN
+
+    class Alone(SingleMaskMultiSourceBandSplitRNN):
+        def forward(self, songs: torch.Tensor) -> torch.Tensor:
+            batch = {"audio": {"mixture": songs.reshape(-1, 1, songs.shape[-1])}}
+            _, found = super().forward(batch)
+            return found["audio"]["speech"].view(songs.shape)[:, None]
+
+    own = {name: value for name, value in options.items() if name not in ("stems", "n_bands", "band_specs")}
+    return Alone(band_specs_map="dnr:vox7:speech", **own)
+
+
+def _bandit_case(build: Callable[..., torch.nn.Module], section: str, options: dict[str, Any]) -> Case:
     """One chunk, and `demix` of a song of a few; beside them the weights of the bands, which are no weights."""
     from utils.model_utils import demix
 

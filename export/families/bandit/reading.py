@@ -10,7 +10,7 @@ from torch import Tensor
 from rofo.export.errors import CheckpointError
 from rofo.export.families.band_groups import Bands
 from rofo.export.source import Source
-from rofo.export.source.keys import Keys
+from rofo.export.source.keys import Keys, without_windows
 from rofo.export.source.msst import Section, use_facts
 
 SPLIT = re.compile(r"(^|\.)band_split\.norm_fc_modules\.0\.")
@@ -145,11 +145,14 @@ def yaml_facts(config: Mapping[str, Any], weights: Mapping[str, Any], problems: 
 
 
 def plain_state(source: Source) -> dict[str, Tensor]:
-    """The weights under the names of our network. Empties the source's state."""
+    """The weights under the names of our network, without the windows of the transforms.
+
+    Empties the source's state. Raises CheckpointError where a window is not Hann's.
+    """
     names = plain_keys(source.state)
-    state = dict(source.state)
+    state = {name: source.state[key] for name, key in names.items()}
     source.state.clear()
-    return {name: state[key] for name, key in names.items() if not name.endswith("stft.window")}
+    return without_windows(source.path, state, r"^i?stft\.window$")
 
 
 _STEM = re.compile(r"mask_estim\.([^.]+)\.norm_mlp\.0\.")
