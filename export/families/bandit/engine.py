@@ -39,11 +39,13 @@ class Engine(nn.Module):
 
     def forward(self, mix: Tensor) -> Tensor:
         """mix: (batch, channels, frames, bins, 2) -> (batch, stems, channels, frames, bins, 2)."""
-        x = self.split(mix.flatten(0, 1).flatten(2)).transpose(0, 1)
+        # To split and masks all frames are alike: were items an axis of their own, TensorRT-RTX would lay the
+        # weights of every product down once for each, in float32.
+        x = self.split(mix.flatten(0, 2).flatten(1)[None]).unflatten(2, (-1, mix.shape[2]))[0]
         for layer in self.layers:
             x = layer(x.transpose(0, 2))
         # Every band of every stem has a norm of its own; what differs is in the weights behind it.
-        x = staged_norm(x.transpose(0, 1), 3, eps=self.eps)
+        x = staged_norm(x, 3, eps=self.eps).flatten(1, 2)[None]
         return torch.stack([masked(mix, masker(x).view(mix.shape)) for masker in self.maskers], dim=1)
 
 
@@ -54,7 +56,7 @@ class _BandSplit(nn.Module):
         self.groups = nn.ModuleList(_SplitGroup(split, group, features, form) for group in groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (items, frames, features) -> (items, bands, frames, width), float32."""
+        """x: (1, frames, features) -> (1, bands, frames, width), float32."""
         padded = F.pad(x, (0, 1))
         return joined([group(x, padded) for group in self.groups], 1)
 
@@ -111,7 +113,7 @@ class _Masker(nn.Module):
         self.outputs = MaskOutputs(masker.bands, last, _gains(masker), 2 * masker.bins, form)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (items, bands, frames, width), normed -> mask (items, frames, features), float32."""
+        """x: (1, bands, frames, width), normed -> mask (1, frames, features), float32."""
         mask: Tensor = self.outputs(self.hidden(x).tanh())
         return mask
 
