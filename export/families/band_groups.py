@@ -109,14 +109,15 @@ class StackedLinear(nn.Module):
 class MaskOutputs(nn.Module):
     """The last, gated linear layer of every band, and the bands put back on the bins.
 
-    Where bands overlap their masks are added, each by its own `gains`, a tensor of features a band: a factor on the
-    linear half of the gated output, which is folded into its weights exactly. Features without a band are 0.
+    Where bands overlap their masks are added, each by its own `gains`, a tensor of features for every band: a
+    factor on the linear half of the gated output, folded into its weights exactly. Features without a band
+    are 0.
     """
 
     def __init__(
         self, bands: Bands, layers: Sequence[nn.Module], gains: Sequence[Tensor], features: int, form: Form
     ) -> None:
-        """`layers` and `gains` are those of the bands in order; a frame has `features`, 2 x channels a bin."""
+        """`layers` and `gains` are in the order of the bands; a frame has `features`, 2 x channels a bin."""
         super().__init__()
         channels = len(gains[0]) // (2 * bands[0][1])
         groups = group_bands(bands, channels, _MASK_COST[form.engine])

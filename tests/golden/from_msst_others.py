@@ -1,4 +1,4 @@
-"""MSST: networks of more families, on one chunk: SCNet, SCNet Masked, Bandit and Bandit v2; songs of Bandit."""
+"""MSST: networks of more families, on one chunk: SCNet and Bandit in two forms each; songs of Bandit."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,7 +96,7 @@ def _alone(**options: Any) -> torch.nn.Module:
 
 
 def _bandit_case(build: Callable[..., torch.nn.Module], section: str, options: dict[str, Any]) -> Case:
-    """One chunk, and `demix` of a song of a few; beside them the weights of the bands, which are no weights."""
+    """One chunk, and `demix` of a song; beside them the weights of overlapping bands, which are tables."""
     from utils.model_utils import demix
 
     network = build(**options).eval()

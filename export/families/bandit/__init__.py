@@ -34,7 +34,7 @@ _ARGUMENTS = ("n_fft", "bands", "stems", "emb_dim", "rnn_dim", "mlp_dim", "n_sqm
 
 
 class Bandit(Family):
-    """Bandit with GRUs or LSTMs; which version it is is the fact `architecture`, named as MSST's model_type."""
+    """Bandit with GRUs or LSTMs; its version is the fact `architecture`, named as MSST's model_type."""
 
     name = "bandit"
     options = frozenset(("sample_rate", "n_fft", "hop_length", "chunk_seconds", "scheme", "normalize"))

@@ -1,7 +1,7 @@
 """Bandit in the arrangement that engines run fastest, derived from the plain network.
 
-Between the recurrent layers features rest with their steps first, so that a transpose is all that lies between
-two of them; an item is a channel of the batch.
+Before a recurrent layer features rest with its steps first, so that a transpose is all that lies between two
+of them; an item is a channel of the batch.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ class _BandSplit(nn.Module):
 
 
 class _SplitGroup(nn.Module):
-    """Norm and product of a group's bands. The zeros they are padded with are no part of mean and variance."""
+    """Norm and product of a group's bands. The zeros that pad them are no part of mean and variance."""
 
     def __init__(self, split: Any, group: Group, features: int, form: Form) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Bandit (arXiv 2309.02539) and Bandit v2 (2407.07275): bands that overlap, layers along time and bands in turn.
+"""Bandit (arXiv 2309.02539) and Bandit v2 (2407.07275): overlapping bands, layers along time and bands.
 
 Every channel is separated by itself. Names of weights are those of the first version without its `bsrnn.`.
 """
@@ -18,8 +18,8 @@ class Sizes:
     """What a network is made of, under the names of the original's arguments.
 
     `parts_first` tells how a band's features are ordered before its product: all real parts, then all
-    imaginary ones, as in the first version; else bin by bin. `use_freq_weights` tells whether the bands' masks are
-    weighted where they are added.
+    imaginary ones, as in the first version; else bin by bin. `use_freq_weights` tells whether the bands'
+    masks are weighted where they are added.
     """
 
     n_fft: int

@@ -52,7 +52,8 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 # What bands are made of is in the weights; the rest is of training, or has no use in the original.
 _IGNORED = frozenset(
     ("band_specs", "band_type", "n_bands", "fs", "require_no_overlap", "require_no_gap", "freeze_encoder",
-     "normalize_input", "stft_precisions", "bandsplit_precisions", "tf_model_precisions", "mask_estim_precisions")
+     "normalize_input", "stft_precisions", "bandsplit_precisions", "tf_model_precisions",
+     "mask_estim_precisions")
 )  # fmt: skip
 _KNOWN = {*_NUMBERS, *_FIXED, *_IGNORED, "stems", "rnn_type", "use_freq_weights", "win_length", "normalized",
           "pad_mode"}  # fmt: skip
@@ -61,8 +62,8 @@ _KNOWN = {*_NUMBERS, *_FIXED, *_IGNORED, "stems", "rnn_type", "use_freq_weights"
 def plain_keys(state: Iterable[str]) -> dict[str, str]:
     """Our name of a weight -> its key in a file of either version, Lightning's or not.
 
-    What lies beside the network in a Lightning file (losses) is left out. The second version has masks twice, under
-    the first's names and under its own, which go before.
+    What lies beside the network in a Lightning file (losses) is left out. The second version has masks twice,
+    under the first's names and under its own, which go before.
     """
     keys = sorted(state, key=lambda key: ".combined." in key)
     lightning = any(key.startswith("model.") for key in keys)
@@ -181,7 +182,9 @@ def _counted(names: Mapping[str, str]) -> dict[str, str]:
     if not any(".combined." in key for key in names.values()):
         return dict(names)
     return {
-        re.sub(r"^tf_model\.seqband\.(\d+)", lambda match: f"tf_model.seqband.{int(match[1]) // 2}", name): key
+        re.sub(
+            r"^tf_model\.seqband\.(\d+)", lambda match: f"tf_model.seqband.{int(match[1]) // 2}", name
+        ): key
         for name, key in names.items()
     }
 

@@ -20,6 +20,7 @@ from rofo.export.families.roformer import network as plain
 from rofo.export.families.roformer.engine_layers import NORM_EPSILON
 from rofo.export.graph.types import Form, cast, frozen, product
 
+
 class BandSplit(nn.Module):
     """Each band's features, normalised, through its own linear layer."""
 

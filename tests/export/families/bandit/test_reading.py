@@ -32,7 +32,11 @@ def test_the_yaml_is_not_needed_but_for_the_chunk(tmp_path):
 
 def test_the_second_version_is_told_by_its_keys(tmp_path):
     facts = described(saved(tmp_path, weights(SECOND)), **GIVEN).require()
-    assert (facts["architecture"], facts["sample_rate"], facts["stft_padding"]) == ("bandit_v2", 48000, "reflect")
+    assert (facts["architecture"], facts["sample_rate"], facts["stft_padding"]) == (
+        "bandit_v2",
+        48000,
+        "reflect",
+    )
 
 
 def test_both_versions_have_the_same_bands(tmp_path):
@@ -57,7 +61,10 @@ def test_a_file_of_lightning_is_the_same_network(case, tmp_path):
     path = saved(tmp_path, {**wrapped, "loss_handler.scale": torch.ones(3)}, hyper_parameters={"seed": 1})
     found = load(path, **GIVEN)
     assert found.facts.keys() == wanted.facts.keys()
-    assert all(torch.equal(a, b) for a, b in zip(*(n.network.state_dict().values() for n in (found, wanted)), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(*(n.network.state_dict().values() for n in (found, wanted)), strict=True)
+    )
 
 
 def test_sorted_keys_only_order_the_stems(tmp_path):
@@ -108,7 +115,7 @@ def test_the_yaml_of_the_other_version_is_refused(tmp_path):
         ({"mask_estim.speech.norm_mlp.0.output.0.weight": torch.ones(6, 32)}, "real masks"),
         ({"stft.window": torch.ones(2048)}, "stft.window is no Hann window"),
         ({"tf_model.seqband.0.rnn.weight_hh_l0_reverse": None}, "layers in one direction: not supported"),
-        ({"tf_model.seqband.0.rnn.weight_hh_l0": torch.ones(16, 16)}, "has 1 gates, neither an LSTM nor a GRU"),
+        ({"tf_model.seqband.0.rnn.weight_hh_l0": torch.ones(16, 16)}, "has 1 gates, neither"),
         ({"tf_model.seqband.1.fc.weight": None}, "missing: tf_model.seqband.1.fc.weight"),
     ],
 )  # fmt: skip
@@ -139,6 +146,8 @@ def test_an_exported_engine_passes_the_gate_far_above_it(tmp_path):
 
 
 def test_attention_is_not_to_be_had():
-    network = Network(Sizes(64, ((0, 33),), ("voice",), 4, 4, 4, 1, "LSTM", parts_first=False, use_freq_weights=False))
+    network = Network(
+        Sizes(64, ((0, 33),), ("voice",), 4, 4, 4, 1, "LSTM", parts_first=False, use_freq_weights=False)
+    )
     with pytest.raises(UsageError, match="--attention"):
         Bandit().engine(network, None, Form("tensorrt", "fp16", "bf16"))
