@@ -37,6 +37,8 @@ TABLE: dict[str, Row] = {
     "n_fft": Row("n_fft in samples", "--n-fft", needed=True),
     "hop_length": Row("hop length in samples", "--hop-length", needed=True),
     "stft_normalized": Row("whether spectra are scaled by n_fft ** -0.5"),
+    "stft_window_normalized": Row("whether spectra are scaled by the window's energy ** -0.5"),
+    "stft_padding": Row("what a chunk is padded with to centre its frames"),
     "stft_window": Row("window of the STFT"),
     "stft_border": Row("reflected samples around a chunk"),
     "stft_even_frames": Row("whether a chunk is padded to an even number of frames"),

@@ -23,10 +23,11 @@ MIN_BF16_PARITY_DB = 30.0
 
 @dataclass(frozen=True)
 class Stft:
-    """Short-time Fourier transform: periodic window, frames centred over reflected ends.
+    """Short-time Fourier transform: periodic window, frames centred over ends that are padded.
 
     `n_fft` and `hop_length` are in samples. `normalized` multiplies the spectrum by n_fft ** -0.5. The rest
-    are framings that some networks were trained with. `border`: so many reflected samples before the chunk,
+    are framings that some networks were trained with. `window_normalized` divides the spectrum by the root of
+    the window's summed squares, as torchaudio does. `border`: so many reflected samples before the chunk,
     and after it as many more than make whole hops of it. `even_frames`: zeros after the chunk, one sample at
     least, up to an even number of frames. `dropped_frames` are left out at either end and `top_bin` False
     leaves out the bin of half the sample rate; they are zeros on the way back.
@@ -36,8 +37,9 @@ class Stft:
     hop_length: int
     window: Literal["hann", "rectangular"] = "hann"
     centre: Literal[True] = True
-    padding: Literal["reflect"] = "reflect"
+    padding: Literal["reflect", "constant"] = "reflect"
     normalized: bool = False
+    window_normalized: bool = field(default=False, metadata=LATER)
     border: int = field(default=0, metadata=LATER)
     even_frames: bool = field(default=False, metadata=LATER)
     dropped_frames: int = field(default=0, metadata=LATER)
@@ -45,6 +47,10 @@ class Stft:
 
     def __post_init__(self) -> None:
         require(self.border >= 0, f"stft.border is {self.border}")
+        require(
+            not (self.normalized and self.window_normalized),
+            "stft.normalized and stft.window_normalized exclude each other",
+        )
         require(not (self.border and self.even_frames), "stft.border and stft.even_frames exclude each other")
         require(self.dropped_frames >= 0, f"stft.dropped_frames is {self.dropped_frames}")
         require(self.n_fft >= 2 and self.n_fft % 2 == 0, f"stft.n_fft is {self.n_fft}")

@@ -15,6 +15,7 @@ from torch import nn
 from rofo.export.catalogue import find_entry
 from rofo.export.errors import CheckpointError
 from rofo.export.facts import TABLE, Facts, complete, contradict, impossible, merge, missing
+from rofo.export.families.bandit import Bandit
 from rofo.export.families.bsrnn import Bsrnn
 from rofo.export.families.demucs import Demucs
 from rofo.export.families.family import Family
@@ -26,7 +27,7 @@ from rofo.export.families.unsupported import described_by, unsupported_network
 from rofo.export.source import Source
 from rofo.export.source.yaml_config import load_yaml
 
-FAMILIES: list[Family] = [Roformer(), MdxNet(), TfcTdf(), Demucs(), Bsrnn(), Scnet()]
+FAMILIES: list[Family] = [Roformer(), MdxNet(), TfcTdf(), Demucs(), Bsrnn(), Scnet(), Bandit()]
 
 _SHOWN = 12
 

@@ -20,7 +20,6 @@ _VARIANTS = (
 _OTHERS = (
     (r"^encoder\.\d+\.(conv|rewrite|\d+)\.weight", "Demucs of one branch"),
     (r"^separation_net\.|\.SDlayer\.", "SCNet"),
-    (r"^bsrnn\.|norm_fc_modules|^mask_estim\.|^tf_model\.", "Bandit"),
     (r"^separator_(mask|map)\.|^BN_(mask|map)\.", "BS-Mamba2"),
     (r"^separator\.\d+\.(time|band)_net\.", "BSRNN"),
     (r"^BN\.\d+\.", "Apollo"),
@@ -37,8 +36,6 @@ _YAML_OPTIONS = (
     ({"num_repeat_mask"}, "BS-Mamba2"),
     ({"module_type"}, "Mamba network"),
     ({"sr", "win", "feature_dim"}, "Apollo"),
-    ({"band_specs"}, "Bandit"),
-    ({"n_sqm_modules"}, "Bandit"),
     ({"encoder_name"}, "segmentation network"),
     ({"num_subbands", "num_channels"}, "segmentation network"),
     ({"n_split_enc"}, "Moises-Light"),
@@ -58,11 +55,9 @@ def described_by(config: Mapping[str, Any], family: "Family", families: Iterable
     for name in model_types(config):
         if name not in family.yaml_types:
             return name
-    model = config.get("model")
+    model = config.get("model", config.get("kwargs"))  # the latter is Bandit v2's
     if isinstance(model, str):
         return None if model in family.yaml_types else model
-    if "cls" in config and "kwargs" in config:
-        return "Bandit v2"
     options = set(model) if isinstance(model, dict) else set()
     if any(hints <= options for hints in family.yaml_hints):
         return None

@@ -1,5 +1,6 @@
 """Between the engine contract's spectra and the real channels of convolutional networks."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -25,3 +26,9 @@ def unpack(x: Tensor, *, channels: int, bins: int, subbands: int = 1) -> Tensor:
     split = x.unflatten(1, (-1, channels, 2, subbands))
     stems = split.permute(0, 1, 2, 5, 4, 6, 3).flatten(4, 5)
     return F.pad(stems, (0, 0, 0, bins - stems.shape[4]))
+
+
+def masked(mix: Tensor, mask: Tensor) -> Tensor:
+    """The complex product of two (..., 2)."""
+    (re, im), (mask_re, mask_im) = mix.unbind(-1), mask.unbind(-1)
+    return torch.stack((re * mask_re - im * mask_im, re * mask_im + im * mask_re), dim=-1)

@@ -56,3 +56,16 @@ class Keys:
         return CheckpointError(
             f"{self.path}: not a whole {self.network}: {problem}; give the complete checkpoint"
         )
+
+
+def without_windows(path: Path, state: Mapping[str, torch.Tensor], pattern: str) -> dict[str, torch.Tensor]:
+    """A state dict without the windows of its transforms, keys in which `pattern` is found.
+
+    Raises CheckpointError where one is not Hann's.
+    """
+    windows = {key for key in state if re.search(pattern, key)}
+    for key in windows:
+        window = state[key].float()
+        if not torch.allclose(window, torch.hann_window(len(window)), atol=1e-3):
+            raise CheckpointError(f"{path}: {key} is no Hann window; this STFT is not supported")
+    return {key: tensor for key, tensor in state.items() if key not in windows}

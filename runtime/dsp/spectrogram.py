@@ -22,6 +22,8 @@ class Spectrogram:
         hann = np.hanning(stft.n_fft + 1)[:-1].astype(np.float32)
         window = hann if stft.window == "hann" else np.ones_like(hann)
         scale = np.float32(stft.n_fft**-0.5 if stft.normalized else 1.0)
+        if stft.window_normalized:
+            scale = np.float32(np.sum(np.square(window, dtype=np.float64)) ** -0.5)
         self._analysis, self._synthesis = window * scale, window / scale
         # Dropped frames come back as zeros, and count in the overlapped squared windows all the same.
         squares = np.broadcast_to(window**2, (self._all_frames, stft.n_fft))
@@ -32,7 +34,7 @@ class Spectrogram:
         stft, half = self.stft, self.stft.n_fft // 2
         if any(self._extension):
             chunk = _padded(chunk, *self._extension, mode="reflect" if stft.border else "constant")
-        framed = sliding_window_view(_padded(chunk, half, half), stft.n_fft, axis=-1)
+        framed = sliding_window_view(_padded(chunk, half, half, mode=stft.padding), stft.n_fft, axis=-1)
         first = stft.dropped_frames * stft.hop_length
         frames = framed[..., first :: stft.hop_length, :][..., : self.frames, :]
         spectrum = np.fft.rfft(frames * self._analysis, axis=-1).astype(np.complex64, copy=False)

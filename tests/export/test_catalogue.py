@@ -26,6 +26,8 @@ FRAMES = {
     "MelBandRoformer.ckpt": 801,
     "big_beta5e.ckpt": 1101,
     "mel_band_roformer_4stems_large_ver1.ckpt": 751,
+    "model_bandit_plus_dnr_sdr_11.47.chpt": 517,
+    "checkpoint-multi_fixed.ckpt": 751,
 }
 # What the weights of a network decide; the rest an entry has to say.
 DECIDED = {
@@ -45,6 +47,8 @@ DECIDED = {
     "refiner_depth",
     "use_mask_estimator_fno",
     "use_value_residual_learning",
+    "rnn_type",
+    "n_sqm_modules",
 }
 # Samples over a whole number of hops in a chunk; all others have none.
 OVER = {"SW (Logic)": 236, "Leap": 407, "centre v1": 95, "53 stems": 336}
@@ -63,7 +67,7 @@ def source(name="renamed.ckpt", sha256="-", tail_md5="-"):
 def check(entry):
     facts = entry.facts
     assert entry.files or entry.tail_md5
-    assert all(re.fullmatch(r"[\w.+-]+\.(ckpt|pt|pth)", name) for name in entry.files)
+    assert all(re.fullmatch(r"[\w.+-]+\.(ckpt|chpt|pt|pth)", name) for name in entry.files)
     assert all(re.fullmatch(r"[0-9a-f]{8,64}", digest) for digest in entry.sha256)
     assert all(re.fullmatch(r"[0-9a-f]{8,32}", digest) for digest in entry.tail_md5)
     assert isinstance(facts["stems"], tuple) and facts["stems"]

@@ -1,10 +1,12 @@
-"""MSST: networks of more families, on one chunk: SCNet, SCNet Masked, Bandit and Bandit v2."""
+"""MSST: networks of more families, on one chunk: SCNet and Bandit in two forms each; songs of Bandit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from ml_collections import ConfigDict
 
 from golden.files import Case
 from golden.seeded import seeded_state, song
@@ -27,6 +29,7 @@ BANDIT = {
 BANDIT_1 = {**BANDIT, "in_channel": 1, "band_specs": "musical", "pad_mode": "constant"}
 BANDIT_2 = {**BANDIT, "in_channels": 1, "band_type": "musical", "pad_mode": "reflect", "fs": 48000}
 SAMPLES = 6000
+SONG = 13_000
 
 
 def golden_files(clone: Path) -> Iterator[tuple[str, dict[str, Case]]]:
@@ -52,9 +55,20 @@ def _bandit() -> Iterator[tuple[str, Case]]:
     from models.bandit.core.model import MultiMaskMultiSourceBandSplitRNNSimple
     from models.bandit_v2.bandit import Bandit
 
+    def first(**options: Any) -> Case:
+        return _bandit_case(MultiMaskMultiSourceBandSplitRNNSimple, "model", {**BANDIT_1, **options})
+
+    def second(**options: Any) -> Case:
+        return _bandit_case(Bandit, "kwargs", {**BANDIT_2, **options})
+
     for rnn in ("GRU", "LSTM"):
-        yield f"bandit, {rnn}", _case(MultiMaskMultiSourceBandSplitRNNSimple, {**BANDIT_1, "rnn_type": rnn})
-        yield f"bandit_v2, {rnn}", _case(Bandit, {**BANDIT_2, "rnn_type": rnn})
+        yield f"bandit, {rnn}", first(rnn_type=rnn)
+        yield f"bandit_v2, {rnn}", second(rnn_type=rnn)
+    yield "bandit, mel bands", first(band_specs="dnr:mel")
+    yield "bandit, bands without overlap", first(band_specs="dnr:vox7", n_bands=None)
+    alone = {**BANDIT_1, "stems": ["speech"], "rnn_type": "LSTM"}
+    yield "bandit, one stem alone", _bandit_case(_alone, "model", alone)
+    yield "bandit_v2, 64 bands", second(n_bands=64, emb_dim=8, mlp_dim=8, n_sqm_modules=1)
 
 
 def _case(build: type[torch.nn.Module], options: dict[str, Any], samples: int = SAMPLES) -> Case:
@@ -65,3 +79,43 @@ def _case(build: type[torch.nn.Module], options: dict[str, Any], samples: int = 
     with torch.inference_mode():
         stems = network(torch.from_numpy(song(samples, silent=(0.7, 1)))[None])[0]
     return Case({"config": {"model": options}, "shapes": shapes}, {"stems": stems.float().numpy()})
+
+
+def _alone(**options: Any) -> torch.nn.Module:
+    """The network of one stem alone, called as MSST calls the others."""
+    from models.bandit.core.model.bsrnn.wrapper import SingleMaskMultiSourceBandSplitRNN
+
+    class Alone(SingleMaskMultiSourceBandSplitRNN):
+        def forward(self, songs: torch.Tensor) -> torch.Tensor:
+            batch = {"audio": {"mixture": songs.reshape(-1, 1, songs.shape[-1])}}
+            _, found = super().forward(batch)
+            return found["audio"]["speech"].view(songs.shape)[:, None]
+
+    own = {name: value for name, value in options.items() if name not in ("stems", "n_bands", "band_specs")}
+    return Alone(band_specs_map="dnr:vox7:speech", **own)
+
+
+def _bandit_case(build: Callable[..., torch.nn.Module], section: str, options: dict[str, Any]) -> Case:
+    """One chunk, and `demix` of a song; beside them the weights of overlapping bands, which are tables."""
+    from utils.model_utils import demix
+
+    network = build(**options).eval()
+    own = network.state_dict()
+    shapes = {name: list(tensor.shape) for name, tensor in own.items()}
+    seeded = {name: torch.from_numpy(value) for name, value in seeded_state(shapes).items()}
+    tables = {name: own[name].float() for name in own if "freq_weights" in name}
+    network.load_state_dict({**seeded, **tables})
+    config = {
+        "audio": {"chunk_size": SAMPLES, "num_channels": 2, "sample_rate": options["fs"]},
+        "training": {"instruments": options["stems"], "target_instrument": None},
+        "inference": {"num_overlap": 2, "batch_size": 1},
+        section: options,
+        **({"cls": "Bandit"} if section == "kwargs" else {}),
+    }
+    with torch.inference_mode():
+        stems = network(torch.from_numpy(song(SAMPLES, silent=(0.7, 1)))[None])[0].float().numpy()
+    songs = demix(ConfigDict(config), network, song(SONG), "cpu", "bandit")
+    first = options["stems"][0]
+    outputs = {"stems": stems[..., ::5], "song": np.stack(list(songs.values()))[..., ::25].astype(np.float32)}
+    named = {name.rpartition(".")[2]: table.numpy() for name, table in tables.items() if f".{first}." in name}
+    return Case({"config": config, "shapes": shapes}, {**outputs, **named})

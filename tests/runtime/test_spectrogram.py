@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,6 +118,23 @@ def test_equals_scnets_framing(n_fft: int, hop: int, length: int) -> None:
     stft = Stft(n_fft, hop, window="rectangular", normalized=True, even_frames=True)
     assert stft.frames(length) % 2 == 0
     same_as(stft, length, lambda x: even(x, n_fft, hop), lambda s: unevened(s, n_fft, hop, length))
+
+
+# Chunks of Bandit v1 and v2, and around a frame's half, which reflected ends must reach.
+@pytest.mark.parametrize("padding", ["constant", "reflect"])
+@pytest.mark.parametrize(("n_fft", "hop", "length"), [(2048, 512, 264600), (2048, 512, 1025), (64, 16, 333)])
+def test_equals_torchaudios_framing(n_fft: int, hop: int, length: int, padding: Any) -> None:
+    """Its Spectrogram(normalized=True): the window's energy is 1, the ends are zeros or reflected."""
+    window = torch.hann_window(n_fft)
+    energy = window.double().square().sum().sqrt().float()
+
+    def forward(chunk: torch.Tensor) -> torch.Tensor:
+        return torch.stft(chunk, n_fft, hop, window=window, pad_mode=padding, return_complex=True) / energy
+
+    def inverse(spectrum: torch.Tensor) -> torch.Tensor:
+        return torch.istft(spectrum * energy, n_fft, hop, window=window, length=length)
+
+    same_as(Stft(n_fft, hop, padding=padding, window_normalized=True), length, forward, inverse)
 
 
 def same_as(stft: Stft, length: int, forward: Transform, inverse: Transform) -> None:

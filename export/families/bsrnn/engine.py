@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rofo.export.families.bsrnn import network as plain
+from rofo.export.graph.packing import masked
 from rofo.export.graph.recurrent import Linear, Recurrent, folded, staged_norm
 from rofo.export.graph.types import Form, cast, frozen, product
 
@@ -51,7 +52,7 @@ class _Bsrnn(nn.Module):
         x = torch.cat([split(run) for split, run in zip(self.split, runs, strict=True)], dim=0)
         for layers in self.layers:
             x = layers(x, batch)
-        stems = [_masked(mix, masker(x).view(mix.shape)) for masker in self.maskers]
+        stems = [masked(mix, masker(x).view(mix.shape)) for masker in self.maskers]
         return torch.stack(stems, dim=1)
 
 
@@ -273,9 +274,3 @@ class _BandLinear(nn.Module):
 def _last_of_all(width: int, blocks: int) -> Tensor:
     """The order that turns `blocks` blocks of (2, width) into as many of (width, 2)."""
     return torch.arange(blocks * 2 * width).view(blocks, 2, width).transpose(1, 2).flatten()
-
-
-def _masked(mix: Tensor, mask: Tensor) -> Tensor:
-    """The complex product of two (..., 2)."""
-    (re, im), (mask_re, mask_im) = mix.unbind(-1), mask.unbind(-1)
-    return torch.stack((re * mask_re - im * mask_im, re * mask_im + im * mask_re), dim=-1)

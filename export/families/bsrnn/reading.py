@@ -8,7 +8,7 @@ import torch
 
 from rofo.export.errors import CheckpointError
 from rofo.export.source import Source
-from rofo.export.source.keys import Keys
+from rofo.export.source.keys import Keys, without_windows
 from rofo.export.source.msst import Section
 
 # Beside the arguments of the network, what a Lightning file or hydra's yaml holds of training and evaluation.
@@ -32,7 +32,6 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "subtract_last_trgt": (False,),
     "stereo": (None, "tac"),
 }
-_WINDOW = re.compile(r"(^|\.)i?stft\.transf\.window$")
 
 
 def prefixes(state: Mapping[str, Any]) -> dict[str, str]:
@@ -92,12 +91,8 @@ def plain_state(source: Source) -> dict[str, torch.Tensor]:
 
     Empties the source's state. Raises CheckpointError where a window is not Hann's.
     """
-    state = dict(source.state)
+    state = without_windows(source.path, source.state, r"(^|\.)i?stft\.transf\.window$")
     source.state.clear()
-    for key in [key for key in state if _WINDOW.search(key)]:
-        window = state.pop(key).float()
-        if not torch.allclose(window, torch.hann_window(len(window)), atol=1e-3):
-            raise CheckpointError(f"{source.path}: {key} is no Hann window; this STFT is not supported")
     # Before there were several maskers, there was one mask.
     return {
         re.sub(r"^(source_models\.[^.]+\.)?mask\.", r"\1maskers.0.mask.", key.removeprefix("model.")): tensor

@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rofo.export.errors import CheckpointError
-
-Bands = tuple[tuple[int, int], ...]  # (first bin, bins) each
+from rofo.export.families.band_groups import Bands
 
 _RATES = (44100, 48000, 32000, 24000, 22050, 16000, 88200, 96000)
 _N_FFTS = tuple(sorted(odd << power for odd in (1, 3) for power in range(5, 14)))

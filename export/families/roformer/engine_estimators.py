@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rofo.export.families.roformer.engine_bands import MaskEstimator, MaskOutputs, StackedLinear
+from rofo.export.families.band_groups import StackedLinear
+from rofo.export.families.roformer.engine_bands import MaskEstimator, mask_outputs
 from rofo.export.families.roformer.engine_layers import norm_of
 from rofo.export.families.roformer.engine_transformer import Layer, Positions
 from rofo.export.families.roformer.fno import FnoMaskEstimator
@@ -86,7 +87,7 @@ class FnoEngine(nn.Module):
         )
         hidden, last = zip(*(operator.projection.fcs for operator in operators), strict=True)
         self.projection = StackedLinear(hidden, form)
-        self.outputs = MaskOutputs(estimator, last, zero_dc=zero_dc, form=form)
+        self.outputs = mask_outputs(estimator, last, zero_dc=zero_dc, form=form)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, bands, frames, dim) -> mask (batch, frames, features), float32."""

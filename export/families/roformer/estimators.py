@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import nn
 
 from rofo.export.facts import Facts
-from rofo.export.families.roformer.bands import Bands
+from rofo.export.families.band_groups import Bands
 from rofo.export.families.roformer.fno import FnoMaskEstimator
 from rofo.export.families.roformer.hyperace import HyperAceMaskEstimator
 from rofo.export.families.roformer.large_inst import RefinedMaskEstimator

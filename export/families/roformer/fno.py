@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rofo.export.families.roformer.bands import Bands
+from rofo.export.families.band_groups import Bands
 
 
 class FnoMaskEstimator(nn.Module):

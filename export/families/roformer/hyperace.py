@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rofo.export.families.roformer.bands import Bands
+from rofo.export.families.band_groups import Bands
 from rofo.export.families.roformer.network import MaskEstimator
 
 EPSILON = 1e-8

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rofo.export.families.roformer.bands import Bands
+from rofo.export.families.band_groups import Bands
 from rofo.export.families.roformer.network import MaskEstimator, RMSNorm, along_axes
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rofo.export.families.roformer.bands import Bands
+from rofo.export.families.band_groups import Bands
 
 LINEAR_ATTENTION_SCALE = 8.0
 LINEAR_FF_MULT = 4  # of the transformers of linear attention, whatever the others have

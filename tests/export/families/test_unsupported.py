@@ -4,6 +4,7 @@ from pymss_core.modules.legacy_demucs import LegacyDemucs
 from pymss_core.modules.look2hear import Apollo
 from pymss_core.modules.scnet import SCNet
 
+from rofo.export.families.bandit import Bandit
 from rofo.export.families.unsupported import described_by, unsupported_network
 
 TINY = {
@@ -66,7 +67,6 @@ def test_roformer_variants_are_recognised_by_one_key(key, name):
 @pytest.mark.parametrize(
     ("key", "name"),
     [
-        ("bsrnn.band_split.norm_fc_modules.0.norm.weight", "Bandit"),
         ("separator.0.time_net.norm.weight", "BSRNN"),
         ("separator_mask.0.band_net.norm.weight", "BS-Mamba2"),
     ],
@@ -103,11 +103,11 @@ class Other(Mine):
         ({"model": {"num_subbands": 4, "num_scales": 5}}, "other"),
         ({"model": {"band_SR": [0.1], "dims": [4]}}, "SCNet"),
         ({"model": "htdemucs", "htdemucs": {}}, "htdemucs"),
-        ({"cls": "Bandit", "kwargs": {"stems": []}}, "Bandit v2"),
-        ({"model": {"band_specs": "musical"}}, "Bandit"),
+        ({"cls": "Bandit", "kwargs": {"n_sqm_modules": 8}}, "bandit"),
+        ({"model": {"band_specs": "musical"}}, "bandit"),
         ({"model": 3}, None),
         ({}, None),
     ],
 )
 def test_yaml_of_another_network(config, name):
-    assert described_by(config, Mine(), [Mine(), Other()]) == name
+    assert described_by(config, Mine(), [Mine(), Other(), Bandit()]) == name
