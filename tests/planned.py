@@ -22,15 +22,16 @@ _STREAM_BYTES = 100_000
 class Kernel:
     """A kernel of the program: `nodes` of the ONNX graph it computes, bytes of all the tensors it names.
 
-    `runs` is how often one run launches it: once for every trip of the loop it lies in. `types` are those of
-    its larger tensors, weights among them. `sums_in` is the type code of a product's accumulator where the
-    program tells, 2 for float32.
+    `runs` is how often one run launches it: once for every trip of the loop it lies in. `takes` are the types
+    of its inputs, `types` those of its larger tensors, weights among them. `sums_in` is the type code of a
+    product's accumulator where the program tells, 2 for float32.
     """
 
     name: str
     nodes: tuple[str, ...]
     bytes: int
     runs: int
+    takes: frozenset[str]
     types: frozenset[str]
     product: bool
     convolution: bool
@@ -80,20 +81,27 @@ def _kernel(launch: Launch, known: dict[str, tuple[int, str]]) -> Kernel:
     line = launch.line
     name = re.search(r" name=\"?([^\"\s]+)", line)
     assert name, "a kernel without a name: has the form of the program changed?"
-    lists = re.findall(r"(?:input|output)(?:_args)?=\{([^}]*)\}", line)
-    names = {name for text in lists for name in re.findall(r'"([^"]*)"', text)}
-    tensors = [known[name] for name in names if name in known]
+    given, made = (_named(line, end, known) for end in ("input", "output"))
+    tensors = list({**given, **made}.values())
     sums = re.search(r"accumulation_type=(\d+)", line)
     return Kernel(
         name=name[1],
         nodes=tuple(re.findall(r"\[ONNX Layer: ([^\]]*)\]", line)),
         bytes=sum(size for size, _ in tensors),
         runs=launch.runs,
+        takes=frozenset(kind for _, kind in given.values()),
         types=frozenset(kind for size, kind in tensors if size > _STREAM_BYTES),
         product=launch.kind in _PRODUCTS or "backbone=gemm" in line,
         convolution=launch.kind in _CONVOLUTIONS or "backbone=conv" in line or "backbone=deconv" in line,
         sums_in=int(sums[1]) if sums else None,
     )
+
+
+def _named(line: str, end: str, known: dict[str, tuple[int, str]]) -> dict[str, tuple[int, str]]:
+    """The tensors among the inputs or outputs of a step."""
+    lists = re.findall(rf" {end}(?:_args)?=\{{([^}}]*)\}}", line)
+    names = {name for text in lists for name in re.findall(r'"([^"]*)"', text)}
+    return {name: known[name] for name in names if name in known}
 
 
 def _place(node: str) -> str | None:

@@ -115,4 +115,5 @@ def size_batch(cost: Cost, gpu: Gpu) -> tuple[int, str]:
     if wanted == 1:
         why = "which fills it"
     work = f"{cost.flop / 1e12:.3g} TFLOP, {1000 * seconds:.3g} ms of an {gpu.name} at its peak"
-    return batch, f"batch {batch}: a chunk is {work}; {why}"
+    loops = f", loops launch {least_launches(cost)} kernels for any number of them" if cost.steps else ""
+    return batch, f"batch {batch}: a chunk is {work}{loops}; {why}"
