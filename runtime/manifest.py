@@ -98,7 +98,8 @@ class EngineFile:
 
     `backend` is the kind of file: onnx, or the library that built a plan, see rofo.engines.Backend.
     `compute_capabilities` are those a .plan runs on, "8.9" or, with all later ones, "8.0+". `onnx_sha256` is
-    the graph it was built from, `device_memory` the GPU memory in bytes that it needs.
+    the graph it was built from, `device_memory` the GPU memory in bytes that it needs. `launches` is told of
+    plans with recurrent layers, which are loops: how many kernels one run launches, whatever its batch.
     """
 
     file: str
@@ -112,11 +113,15 @@ class EngineFile:
     data_sha256: str | None = None
     onnx_sha256: str | None = None
     device_memory: int | None = None
+    launches: int | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         require(self.batch >= 1, f"the batch of {self.file} is {self.batch}")
         _check_file_names(self.file, self.data)
         require((self.device_memory or 0) >= 0, f"the device_memory of {self.file} is {self.device_memory}")
+        require(
+            self.launches is None or self.launches > 0, f"the launches of {self.file} are {self.launches}"
+        )
         _check_digests(self.sha256, self.data_sha256, self.onnx_sha256)
         require((self.data is None) == (self.data_sha256 is None), "data and data_sha256 go together")
 

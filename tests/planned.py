@@ -1,16 +1,13 @@
-"""Which kernels a plan of TensorRT-RTX will launch, read from the program in the plan itself. Needs no GPU.
-
-The program is text of no documented form, seen in version 1.7: a `descriptors` block with a line per tensor,
-then a `main` block with a line per step. Plans embed NVIDIA's own source: keep none of their text.
-"""
+"""Which kernels a plan of TensorRT-RTX will launch, read from its own program. Needs no GPU."""
 
 import math
 import re
 from collections import Counter
 from dataclasses import dataclass
 
+from rofo.export.plan.program import Launch, descriptors, launches
+
 _BYTES = {"half": 2, "bf16": 2, "float": 4, "int32": 4, "int64": 8, "bool": 1, "int8": 1, "uint8": 1}
-_NOT_LAUNCHED = {"label", "shape_call", "signal", "wait"}
 _PRODUCTS = {"fully_connected", "batched_gemm", "matmul"}
 _CONVOLUTIONS = {"corrltn", "convolution", "deconvolution"}
 
@@ -23,15 +20,18 @@ _STREAM_BYTES = 100_000
 
 @dataclass(frozen=True)
 class Kernel:
-    """One launch: `nodes` of the ONNX graph it computes, bytes of all the tensors it names.
+    """A kernel of the program: `nodes` of the ONNX graph it computes, bytes of all the tensors it names.
 
-    `types` are those of its larger tensors, weights among them. `sums_in` is the type code of a product's
-    accumulator where the program tells, 2 for float32.
+    `runs` is how often one run launches it: once for every trip of the loop it lies in. `takes` are the types
+    of its inputs, `types` those of its larger tensors, weights among them. `sums_in` is the type code of a
+    product's accumulator where the program tells, 2 for float32.
     """
 
     name: str
     nodes: tuple[str, ...]
     bytes: int
+    runs: int
+    takes: frozenset[str]
     types: frozenset[str]
     product: bool
     convolution: bool
@@ -58,17 +58,14 @@ class Kernel:
 
 
 def read_kernels(plan: bytes) -> list[Kernel]:
-    """Every kernel of a plan in the order of launch; fails where the text is not what is described above."""
-    known = dict(_tensors(_block(plan, b"descriptors")))
-    program = plan[plan.index(b"\ndescriptors {") :]
-    kernels = [kernel for line in _block(program, b"main") if (kernel := _kernel(line, known))]
-    assert kernels, "no kernel found: has the form of the program changed?"
-    return kernels
+    """Every kernel of a plan in the order of the program; fails where it cannot be read."""
+    known = dict(_tensors(descriptors(plan)))
+    return [_kernel(launch, known) for launch in launches(plan)]
 
 
-def _block(text: bytes, name: bytes) -> list[str]:
-    start = text.index(b"\n" + name + b" {\n")
-    return text[start : text.index(b"\n}", start)].decode("latin-1").splitlines()
+def gigabytes(kernels: list[Kernel]) -> float:
+    """What one run touches."""
+    return sum(kernel.bytes * kernel.runs for kernel in kernels) / 1e9
 
 
 def _tensors(lines: list[str]):
@@ -80,23 +77,31 @@ def _tensors(lines: list[str]):
             yield name[1], (size, kind[1])
 
 
-def _kernel(line: str, known: dict[str, tuple[int, str]]) -> Kernel | None:
-    head = re.match(r" *(\w+)=\{ name=\"?([^\"\s]+)", line)
-    if head is None or head[1] in _NOT_LAUNCHED:
-        return None
-    lists = re.findall(r"(?:input|output)(?:_args)?=\{([^}]*)\}", line)
-    names = {name for text in lists for name in re.findall(r'"([^"]*)"', text)}
-    tensors = [known[name] for name in names if name in known]
+def _kernel(launch: Launch, known: dict[str, tuple[int, str]]) -> Kernel:
+    line = launch.line
+    name = re.search(r" name=\"?([^\"\s]+)", line)
+    assert name, "a kernel without a name: has the form of the program changed?"
+    given, made = (_named(line, end, known) for end in ("input", "output"))
+    tensors = list({**given, **made}.values())
     sums = re.search(r"accumulation_type=(\d+)", line)
     return Kernel(
-        name=head[2],
+        name=name[1],
         nodes=tuple(re.findall(r"\[ONNX Layer: ([^\]]*)\]", line)),
         bytes=sum(size for size, _ in tensors),
+        runs=launch.runs,
+        takes=frozenset(kind for _, kind in given.values()),
         types=frozenset(kind for size, kind in tensors if size > _STREAM_BYTES),
-        product=head[1] in _PRODUCTS or "backbone=gemm" in line,
-        convolution=head[1] in _CONVOLUTIONS or "backbone=conv" in line or "backbone=deconv" in line,
+        product=launch.kind in _PRODUCTS or "backbone=gemm" in line,
+        convolution=launch.kind in _CONVOLUTIONS or "backbone=conv" in line or "backbone=deconv" in line,
         sums_in=int(sums[1]) if sums else None,
     )
+
+
+def _named(line: str, end: str, known: dict[str, tuple[int, str]]) -> dict[str, tuple[int, str]]:
+    """The tensors among the inputs or outputs of a step."""
+    lists = re.findall(rf" {end}(?:_args)?=\{{([^}}]*)\}}", line)
+    names = {name for text in lists for name in re.findall(r'"([^"]*)"', text)}
+    return {name: known[name] for name in names if name in known}
 
 
 def _place(node: str) -> str | None:

@@ -10,19 +10,23 @@ import onnx
 # Operators whose result is, or is fused into, a view of their input.
 _VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Transpose", "Split", "Slice", "Gather"}
 
+_RECURRENT = {"LSTM", "GRU"}
+
 
 @dataclass(frozen=True)
 class Cost:
     """`flop` of products and convolutions; bytes of the `weights`, and of what `live`s at once at most.
 
     `live` counts no temporaries inside a kernel; a builder that fuses more needs less. `sequences` is the
-    largest number of sequences times heads that one attention works on.
+    largest number of sequences times heads that one attention works on. `steps` are those of all loops
+    (recurrent layers), which run one after the other.
     """
 
     flop: float
     weights: int
     live: int
     sequences: int
+    steps: int = 0
 
     @property
     def memory(self) -> int:
@@ -39,12 +43,15 @@ def graph_cost(path: Path) -> Cost:
         weights=sum(_bytes(list(t.dims), t.data_type) for t in graph.initializer),
         live=_live(graph, shapes),
         sequences=max((math.prod(shapes.of(n.input[0])[:2]) for n in _attentions(graph)), default=1),
+        steps=sum(shapes.steps(node) for node in graph.node),
     )
 
 
 class _Shapes:
     def __init__(self, graph: onnx.GraphProto) -> None:
-        self._types = {v.name: v.type.tensor_type for v in (*graph.value_info, *graph.input, *graph.output)}
+        bodies = [_body(node) for node in graph.node if node.op_type == "Scan"]
+        values = [v for g in (graph, *bodies) for v in (*g.value_info, *g.input, *g.output)]
+        self._types = {v.name: v.type.tensor_type for v in values}
         self._weights = {t.name: t for t in graph.initializer}
 
     def of(self, name: str) -> list[int]:
@@ -66,7 +73,22 @@ class _Shapes:
             q, k, v = (self.of(name) for name in node.input[:3])
             # 3-D inputs hold all heads side by side: the same count.
             return 2 * math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
+        if node.op_type in _RECURRENT:
+            weights = sum(math.prod(self.of(name)) for name in node.input[1:3])
+            return 2 * math.prod(self.of(node.input[0])[:2]) * weights
+        if node.op_type == "Scan":
+            return self.steps(node) * sum(self.flop(inner) for inner in _body(node).node)
         return 0
+
+    def steps(self, node: onnx.NodeProto) -> int:
+        """How often the body of a loop runs; what it goes along is the first axis of an input."""
+        if node.op_type in _RECURRENT:
+            return self.of(node.input[0])[0]
+        return self.of(node.input[-1])[0] if node.op_type == "Scan" else 0
+
+
+def _body(loop: onnx.NodeProto) -> onnx.GraphProto:
+    return next(attribute.g for attribute in loop.attribute if attribute.name == "body")
 
 
 def _attentions(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

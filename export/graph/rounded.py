@@ -127,6 +127,9 @@ class _Rewriter:
         return outside
 
     def _rewrite(self, node: onnx.NodeProto) -> None:
+        if node.op_type == "Scan":
+            self._loop(node)
+            return
         kind = _cast_to(node) or self._kinds.get(node.input[0], 0)
         self._kinds.update(dict.fromkeys(node.output, kind))
         if node.op_type == "Cast":
@@ -149,6 +152,24 @@ class _Rewriter:
         self._nodes.append(exact)
         for name in node.output:
             self._round(f"{name}/exact", name, kind)
+
+    def _loop(self, node: onnx.NodeProto) -> None:
+        """A Scan, every step of it rewritten."""
+        made, before, self._nodes = onnx.NodeProto(), self._nodes, []
+        made.CopyFrom(node)
+        (body,) = (attribute.g for attribute in made.attribute if attribute.name == "body")
+        types = {value.name: value.type.tensor_type for value in (*body.input, *body.output)}
+        self._kinds.update({name: found.elem_type for name, found in types.items()})
+        self._kinds.update(
+            {name: types[inner.name].elem_type for name, inner in zip(node.output, body.output, strict=True)}
+        )
+        for inner in body.node:
+            self._rewrite(inner)
+        for found in types.values():
+            found.elem_type = TensorProto.FLOAT
+        del body.node[:], body.value_info[:]
+        body.node.extend(self._nodes)
+        self._nodes = [*before, made]
 
     def _round(self, source: str, target: str, kind: int) -> None:
         self._nodes.append(helper.make_node("Cast", [source], [f"{target}/rounded"], to=kind))

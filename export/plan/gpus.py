@@ -22,6 +22,12 @@ _USUAL_RATE = 165e12
 # A few hundred kernels take below a millisecond to launch: some 5 % of this, which is at peak rates.
 _ENOUGH_SECONDS = 0.010
 
+# From the start of a kernel that has little to do to that of the next. A prediction: no GPU has run this yet.
+_LAUNCH_SECONDS = 3e-6
+
+# Of a step of rofo.export.graph.recurrent.Loop: its product and its gates, both directions in one.
+_LAUNCHES_PER_STEP = 2
+
 # Attention is launched with one block row per sequence and head, and CUDA ends at 65,535.
 _MOST_SEQUENCES = 65_535
 
@@ -68,15 +74,35 @@ def most_chunks(cost: Cost) -> int:
     return _MOST_SEQUENCES // max(cost.sequences, 1)
 
 
+def least_launches(cost: Cost) -> int:
+    """How many kernels one run launches in its loops alone, however many chunks it takes."""
+    return _LAUNCHES_PER_STEP * cost.steps
+
+
+def launch_seconds(launches: int) -> float:
+    """How long launching so many kernels takes, while the card has little to do: a prediction."""
+    return launches * _LAUNCH_SECONDS
+
+
+def launches_in_words(launches: int, batch: int) -> str:
+    """What a recurrent plan is bound by."""
+    milliseconds = 1000 * launch_seconds(launches) / batch
+    return (
+        f"recurrent layers are loops: {launches} kernels a run, {launches / batch:.0f} a chunk; "
+        f"launching them is predicted to take {milliseconds:.3g} ms a chunk"
+    )
+
+
 def size_batch(cost: Cost, gpu: Gpu) -> tuple[int, str]:
     """How many chunks a plan should take at once, and why, in words.
 
-    As many as give the card 10 ms of products, so that launches do not count; no more, for a batch delays
-    its first result and the last one of a song is part empty; and no more than half the card's memory and
-    one launch of attention can hold.
+    As many as give the card 10 ms of products, so that launches do not count, and where there are loops as
+    much as launching their kernels takes; no more, for a batch delays its first result and the last one of a
+    song is part empty; and no more than half the card's memory and one launch of attention can hold.
     """
     seconds = cost.flop / gpu.rate
-    wanted = math.ceil(_ENOUGH_SECONDS / seconds) if seconds else 1
+    enough = max(_ENOUGH_SECONDS, launch_seconds(least_launches(cost)))
+    wanted = math.ceil(enough / seconds) if seconds else 1
     room = int((_MEMORY_SHARE * gpu.memory - cost.weights) // max(cost.live, 1))
     limits = {
         f"{wanted} give it {1000 * wanted * seconds:.0f} ms of work at once": wanted,
@@ -89,4 +115,5 @@ def size_batch(cost: Cost, gpu: Gpu) -> tuple[int, str]:
     if wanted == 1:
         why = "which fills it"
     work = f"{cost.flop / 1e12:.3g} TFLOP, {1000 * seconds:.3g} ms of an {gpu.name} at its peak"
-    return batch, f"batch {batch}: a chunk is {work}; {why}"
+    loops = f", loops launch {least_launches(cost)} kernels for any number of them" if cost.steps else ""
+    return batch, f"batch {batch}: a chunk is {work}{loops}; {why}"

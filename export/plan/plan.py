@@ -8,7 +8,7 @@ from pathlib import Path
 from rofo.errors import UsageError
 from rofo.export.graph.cost import graph_cost
 from rofo.export.graph.types import Form, Precision
-from rofo.export.plan.gpus import Gpu, most_chunks, size_batch
+from rofo.export.plan.gpus import Gpu, launches_in_words, least_launches, most_chunks, size_batch
 from rofo.export.plan.tensorrt import Backend, build_plan, load_builder, target_gpu
 from rofo.manifest import EngineFile, file_sha256
 
@@ -81,6 +81,10 @@ def write_plan(
     """Build `plan` from a typed graph; its entry in the manifest."""
     stage(f"building the plan for an {gpu.name}")
     built = build_plan(graph.file, plan, backend=options.backend, gpu=gpu, stage=stage)
+    cost = graph_cost(graph.file)
+    launches = (built.launches or least_launches(cost)) if cost.steps else None
+    if launches:
+        stage(launches_in_words(launches, graph.batch))
     return EngineFile(
         file=plan.name,
         backend=options.backend,
@@ -90,7 +94,8 @@ def write_plan(
         batch=graph.batch,
         sha256=file_sha256(plan),
         onnx_sha256=_sha256(graph.file),
-        device_memory=built.device_memory or graph_cost(graph.file).memory,
+        device_memory=built.device_memory or cost.memory,
+        launches=launches,
     )
 
 

@@ -6,7 +6,6 @@ graph alone; TensorRT 10 is told to. Plans hold no host code and no weights but 
 
 import importlib
 import os
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, Literal
 
 from rofo.errors import EngineLoadError
 from rofo.export.plan.gpus import GIB, GPUS, PORTABLE, Gpu, peak_rate
+from rofo.export.plan.program import count_launches, device_memory
 
 Backend = Literal["tensorrt-rtx", "tensorrt"]
 
@@ -28,11 +28,15 @@ BUILDERS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Built:
-    """What a plan is tied to. `device_memory` is in bytes, None where only the GPU can tell."""
+    """What a plan is tied to, and what it says of itself: None where only the GPU can tell.
+
+    `device_memory` is in bytes, `launches` are the kernels of one run.
+    """
 
     version: str
     compute_capabilities: tuple[str, ...]
     device_memory: int | None
+    launches: int | None
 
 
 def load_builder(backend: str) -> ModuleType:
@@ -93,17 +97,8 @@ def build_plan(graph: Path, plan: Path, *, backend: str, gpu: Gpu, stage: Callab
     if timings is not None:
         timings.save()
     plan.write_bytes(data)
-    return Built(str(trt.__version__), gpu.capabilities, _device_memory(bytes(data)))
-
-
-def _device_memory(plan: bytes) -> int | None:
-    """Bytes of a TensorRT-RTX plan's weights and working memory on the GPU; None where it does not say.
-
-    It is said in the plan's program, in a form that is not documented (seen in 1.7): only the GPU could ask
-    the library.
-    """
-    sizes = re.findall(rb"\n +region = \{ name=\S+ size=(\d+) [^}\n]*place=accelerator", plan)
-    return sum(map(int, sizes)) or None
+    made = bytes(data)
+    return Built(str(trt.__version__), gpu.capabilities, device_memory(made), count_launches(made))
 
 
 def _builder(trt: ModuleType, log: Any, backend: str) -> Any:

@@ -327,6 +327,8 @@ def test_a_builder_without_a_gpu_says_what_to_use(monkeypatch, tmp_path):
             "8.9 TFLOP, 53.9 ms of an RTX 4090 at its peak; which fills it",
         ),
         (Cost(1e12, GIB, GIB, 1000), 2, "2 give it 12 ms"),
+        (Cost(1e12, GIB, GIB, 1000, steps=4000), 4, "loops launch 8000 kernels"),
+        (Cost(1e12, GIB, GIB, 1000, steps=4000), 4, "4 give it 24 ms"),  # 8000 launches: 24 ms
         (Cost(1e9, GIB, GIB // 4, 10), 8, "delay the first result"),
         (Cost(1e12, GIB, 6 * GIB, 1000), 1, "over half of 24 GiB"),
         (Cost(1e12, GIB, GIB, 40_000), 1, "one launch of attention"),

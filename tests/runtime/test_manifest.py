@@ -283,6 +283,7 @@ def test_a_mistyped_field_is_named(change, field, value):
         (("engines", 0, "onnx_sha256"), "", "is not a sha256"),
         (("engines", 0, "device_memory"), -1, "device_memory"),
         (("engines", 0, "device_memory"), 1.5, "device_memory"),
+        (("engines", 0, "launches"), 0, "the launches of"),
     ],
 )
 def test_impossible_values_are_named(change, keys, value, said):

@@ -184,8 +184,8 @@ class _Attention(nn.Module):
         """x: (bands, items, frames, features) -> the same."""
         q, k, v = (self._flat(project(x)) for project in self.project)
         q = cast(q * self.scale, self.dtype)
-        weights = F.softmax((q @ cast(k, self.dtype).transpose(2, 3)).float(), dim=3)
-        found = cast(weights, self.dtype) @ cast(v, self.dtype)
+        scores = product(q, cast(k, self.dtype).transpose(2, 3))
+        found = product(F.softmax(scores.float(), dim=3), cast(v, self.dtype))
         # (items, heads, frames, bands x features of a head) -> (bands, items, frames, features)
         found = found.unflatten(3, (x.shape[0], -1)).permute(3, 0, 2, 1, 4).flatten(3)
         return x + self.out(found).squeeze(3)

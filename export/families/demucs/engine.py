@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rofo.export.families.demucs import network as plain
 from rofo.export.graph.attention import attend, attend_heads
-from rofo.export.graph.recurrent import Linear
+from rofo.export.graph.recurrent import Linear, Loops
 from rofo.export.graph.types import DTYPES, Form, cast, frozen
 
 
@@ -35,7 +35,8 @@ def arranged(network: plain.Demucs, frames: int, samples: int, form: Form) -> nn
     if form.product != torch.float32:
         convolutions = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
         made |= dict.fromkeys(convolutions, lambda conv: Typed(conv, form.product))
-        made[nn.LSTM] = lambda lstm: Typed(lstm, form.product)
+    if form.engine == "tensorrt":
+        made[nn.LSTM] = lambda lstm: Loops(lstm, form)
     return _replaced(network, made)
 
 
@@ -80,16 +81,15 @@ class Fixed(nn.Module):
 
 
 class Typed(nn.Module):
-    """A convolution or an LSTM whose operands are of a 16-bit type; in and out it is float32."""
+    """A convolution whose operands are of a 16-bit type; in and out it is float32."""
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
         self.module, self.dtype = copy.deepcopy(module).to(dtype), dtype
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         """As the module's."""
-        found = self.module(x.to(self.dtype))
-        return (found[0].float(), found[1]) if isinstance(found, tuple) else found.float()
+        return cast(self.module(x.to(self.dtype)), torch.float32)
 
 
 def mean(x: Tensor, axes: tuple[int, ...], form: Form) -> Tensor:
