@@ -31,6 +31,7 @@ SCHEMES: dict[str, SchemeEntry] = {
     "average": SchemeEntry("rofo.dsp.average:Average", "as MSST for Demucs"),
     "outer": SchemeEntry("rofo.dsp.outer:Outer", "as MVSEP, in slices of 1,000,000 samples"),
     "crossfade": SchemeEntry("rofo.dsp.crossfade:Crossfade", "as magronp/bsrnn"),
+    "ramp": SchemeEntry("rofo.dsp.ramp:Ramp", "as X-LANCE for long files, whose first second fades in"),
 }
 DEFAULT_SCHEME = "fade"  # of a manifest that names none
 

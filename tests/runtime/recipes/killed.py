@@ -2,14 +2,15 @@
 
 A line is empty, for a run to its end, or names an event and its number: "stem 3" kills the run with SIGKILL
 before it writes to stems for the fourth time. Between two events nothing changes on the disk. Every run is a
-fork, so that imports are paid once. After each comes a line of JSON: the exit status and how many of each event
-there were, none of a run that was killed.
+fork, so that imports are paid once. After each comes a line of JSON: the exit status and how many of each
+event there were, none of a run that was killed.
 """
 
 import json
 import os
 import signal
 import sys
+import tempfile
 from collections import Counter
 from typing import Any
 
@@ -54,6 +55,8 @@ def run(arguments: list[str], moment: str) -> str:
 
 def serve(arguments: list[str]) -> None:
     """A run for every line of standard input."""
+    # Python tries a folder by a file of four bytes, which it removes: the one thing that a kill can leave.
+    tempfile.gettempdir()
     for line in sys.stdin:
         out, into = os.pipe()
         if not (child := os.fork()):
