@@ -87,11 +87,12 @@ class Run:
         model = settings.models[self.run]
         own = settings if self.is_open else self
         cut = own.scheme, own.overlap, own.shifts
-        estimator = model.estimator(*cut)  # refuses what it cannot do before any work
+        engine = next(name for name, other in settings.models.items() if other is model)
         runs = []
         for augment in self.augment:
             # Runs that would be the same have one name, and the plan keeps one of them.
-            name = f"{self.run}({self.on}), {cut}, {augment}"
+            name = f"{engine}({self.on}), {cut}, {augment}"
+            estimator = model.estimator(*cut, settings.seeds.of(name, model))
             stream = partial(_estimates, model, estimator, AUGMENTS[augment], settings.sample_rate)
             yield Node(name, self.inputs, stream, whole=_needs_whole(model), run=True)
             runs.append(name)
