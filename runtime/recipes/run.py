@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rofo.dsp import SCHEMES
 from rofo.errors import UsageError
 from rofo.rates import OwnRate
 from rofo.recipes.step import Facts, Model, Node, Settings, elementwise
@@ -68,8 +69,14 @@ class Run:
             yield "shifts", f"is {self.shifts}, less than 0"
         if self.run not in engines:
             yield "run", f"there is no engine {self.run!r}; [engines] has {', '.join(engines) or 'none'}"
-        elif (engine := engines[self.run]) is not None:
+        if (engine := engines.get(self.run)) is not None:
             yield from self._engine_problems(engine)
+            return
+        # Without the engine: what no engine takes.
+        if self.scheme not in (None, *SCHEMES):
+            yield "scheme", f"is {self.scheme!r}, not one of {', '.join(SCHEMES)}"
+        if self.overlap is not None and not 0 <= self.overlap < 1:
+            yield "overlap", f"is {self.overlap}, not 0 or more and below 1"
 
     def _engine_problems(self, engine: Facts) -> Iterator[tuple[str, str]]:
         known = _stems(engine)
