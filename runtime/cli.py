@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rofo.console import command_line, debugging, note, tell
+from rofo.console import command_line, debugging, note, one_heap, tell
 from rofo.dsp import SCHEMES
 from rofo.engines import BACKEND_NAMES
 from rofo.errors import UsageError
@@ -120,6 +120,7 @@ def main(
     from rofo.options import Options
     from rofo.separator import Separator
 
+    one_heap()
     files = list_inputs(inputs)
     options = Options(stems=stems or None, channels=_numbers(channels), **chosen)
     with Separator(

@@ -193,7 +193,9 @@ class Manifest:
         except UsageError as error:
             raise ManifestError(str(error)) from None
 
-    def scheme(self, name: str | None = None, overlap: float | None = None, shifts: int = 0) -> "Scheme":
+    def scheme(
+        self, name: str | None = None, overlap: float | None = None, shifts: int = 0, seed: int = 0
+    ) -> "Scheme":
         """How songs are cut: as chosen, else as the manifest says. Another scheme has an overlap of its own.
 
         Raises UsageError for an unknown scheme, and for an overlap, chunk or shifts that it cannot work with.
@@ -204,14 +206,14 @@ class Manifest:
         else:
             chosen = OverlapAdd(name, overlap)
         try:
-            return self._scheme(chosen, shifts)
+            return self._scheme(chosen, shifts, seed)
         except UsageError as error:
             raise UsageError(
                 f"{self.name}: {error}; choose another scheme or overlap, or leave both out"
             ) from None
 
-    def _scheme(self, chosen: OverlapAdd, shifts: int = 0) -> "Scheme":
-        return make_scheme(chosen.scheme, self.chunk.samples, self.stft.n_fft, chosen.overlap, shifts)
+    def _scheme(self, chosen: OverlapAdd, shifts: int = 0, seed: int = 0) -> "Scheme":
+        return make_scheme(chosen.scheme, self.chunk.samples, self.stft.n_fft, chosen.overlap, shifts, seed)
 
     def joined(self, newer: "Manifest") -> "Manifest":
         """This manifest with the engines and parity of a newer export of the same model added to its own.

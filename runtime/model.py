@@ -28,6 +28,7 @@ class EngineModel:
     """One engine. Immutable: every estimator call keeps its own state."""
 
     ahead = 0.0  # the share of the work before the first estimate comes
+    seeds = 1
 
     def __init__(self, engine: Engine, manifest: Manifest, file: Path) -> None:
         self.manifest, self.normalize = manifest, manifest.normalize
@@ -38,15 +39,17 @@ class EngineModel:
         self.identity = hash_engine(manifest, *made_of)
         self._loop = ChunkLoop(engine, manifest, str(file))
 
-    def estimator(self, scheme: str | None, overlap: float | None, shifts: int = 0) -> Estimator:
+    def estimator(
+        self, scheme: str | None, overlap: float | None, shifts: int = 0, seed: int = 0
+    ) -> Estimator:
         """What separates with this scheme and overlap, None for the manifest's. Raises UsageError."""
-        return partial(self._estimates, self.manifest.scheme(scheme, overlap, shifts))
+        return partial(self.estimates, self.manifest.scheme(scheme, overlap, shifts, seed))
 
     def close(self) -> None:
         """Release the engine. May be called twice."""
         self.engines[0].close()
 
-    def _estimates(self, scheme: Scheme, blocks: Iterable[Block], watch: Watch) -> Iterator[Block]:
+    def estimates(self, scheme: Scheme, blocks: Iterable[Block], watch: Watch) -> Iterator[Block]:
         """Chunk -> STFT -> engine -> inverse STFT (those three in the loop) -> overlap-add."""
         for number, done in groupby(self._loop(_chunks(scheme, blocks), watch), lambda pair: pair[0].song):
             joined = OverlapAdder()
@@ -60,25 +63,26 @@ class ClosedModel:
     `open_` opens it: once at once, so that what cannot be opened is known before any work.
     """
 
+    seeds = 1
+
     def __init__(self, open_: Callable[[], EngineModel]) -> None:
         self._open = open_
         with closing(open_()) as model:
             self.manifest, self.normalize, self.ahead = model.manifest, model.normalize, model.ahead
             self.engines, self.identity = model.engines, model.identity
 
-    def estimator(self, scheme: str | None, overlap: float | None, shifts: int = 0) -> Estimator:
+    def estimator(
+        self, scheme: str | None, overlap: float | None, shifts: int = 0, seed: int = 0
+    ) -> Estimator:
         """As in EngineModel."""
-        self.manifest.scheme(scheme, overlap, shifts)
-        return partial(self._estimates, scheme, overlap, shifts)
+        return partial(self._estimates, self.manifest.scheme(scheme, overlap, shifts, seed))
 
     def close(self) -> None:
         """Nothing is open."""
 
-    def _estimates(
-        self, scheme: str | None, overlap: float | None, shifts: int, blocks: Iterable[Block], watch: Watch
-    ) -> Iterator[Block]:
+    def _estimates(self, scheme: Scheme, blocks: Iterable[Block], watch: Watch) -> Iterator[Block]:
         with closing(self._open()) as model:
-            yield from model.estimator(scheme, overlap, shifts)(blocks, watch)
+            yield from model.estimates(scheme, blocks, watch)
 
 
 def open_model(path: Path, settings: EngineSettings, *, low_memory: bool = False) -> Model:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rofo.audio.files import check_format, output_format, stem_paths, track_name
+from rofo.audio.parts import remove_stale_parts
 from rofo.audio.reader import AudioReader
 from rofo.audio.record import Record, input_sha256
 from rofo.audio.writer import StemFiles
@@ -133,8 +134,10 @@ class Separator:
         """
         path, output, watch = Path(path), Path(output), self._watch(options)
         estimator, stems = self._checked(options)
-        record = Record(output / track_name(path), self._made_from(path, options))
+        folder = output / track_name(path)
+        record = Record(folder, self._made_from(path, options))
         if options.resume and (done := record.finished(stems)):
+            remove_stale_parts(folder)  # of a run that was to replace them
             return SeparatedFile(done.paths, seconds=done.seconds, elapsed=0.0, warnings=(), skipped=True)
         with AudioReader(
             path,

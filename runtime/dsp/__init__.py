@@ -31,14 +31,18 @@ SCHEMES: dict[str, SchemeEntry] = {
     "average": SchemeEntry("rofo.dsp.average:Average", "as MSST for Demucs"),
     "outer": SchemeEntry("rofo.dsp.outer:Outer", "as MVSEP, in slices of 1,000,000 samples"),
     "crossfade": SchemeEntry("rofo.dsp.crossfade:Crossfade", "as magronp/bsrnn"),
+    "ramp": SchemeEntry("rofo.dsp.ramp:Ramp", "as X-LANCE for long files, whose first second fades in"),
 }
 DEFAULT_SCHEME = "fade"  # of a manifest that names none
 
 
-def make_scheme(name: str, chunk: int, n_fft: int, overlap: float | None, shifts: int = 0) -> "Scheme":
+def make_scheme(
+    name: str, chunk: int, n_fft: int, overlap: float | None, shifts: int = 0, seed: int = 0
+) -> "Scheme":
     """The scheme called `name` for chunks and transforms of so many samples; `overlap` None is its default.
 
-    `shifts` is the number of shifted passes whose mean is taken, 0 for one that is not shifted.
+    `shifts` is the number of shifted passes whose mean is taken, 0 for one that is not shifted; their random
+    numbers have the seed `seed`.
     Raises UsageError for an unknown name, and for a chunk, overlap or shifts that the scheme cannot have.
     """
     if name not in SCHEMES:
@@ -46,5 +50,5 @@ def make_scheme(name: str, chunk: int, n_fft: int, overlap: float | None, shifts
     scheme = resolve_name(SCHEMES[name].scheme).of(chunk, n_fft, overlap)
     if shifts and not hasattr(scheme, "shifted"):
         raise UsageError(f"scheme {name} has no shifts, and {shifts} are asked for")
-    made: Scheme = scheme.shifted(shifts) if shifts else scheme
+    made: Scheme = scheme.shifted(shifts, seed) if shifts else scheme
     return made

@@ -23,7 +23,7 @@ class OverlapAdder:
         place = slice(begin - self._begin, end - self._begin)
         total = self._widened(estimate, end - self._begin)
         total[..., place] += estimate[..., kept] * chunk.window[kept]
-        self._weight[place] += chunk.window[kept]
+        self._weight[place] += (chunk.window if chunk.weight is None else chunk.weight)[kept]
         return self._taken(total, chunk.finished - self._begin)
 
     def _widened(self, estimate: Floats, samples: int) -> Floats:

@@ -18,7 +18,8 @@ class Chunk:
 
     `samples` (channels, chunk) is what the engine gets; `window` (n,), n <= chunk, weighs the first n samples
     of what it gives. Once the chunk is added, the song is finished before its sample `finished`. `song` is
-    the song's number among several that share an engine, None for one that is alone.
+    the song's number among several that share an engine, None for one that is alone. `weight` (n,) is the
+    chunk's part of what the sum of weighed chunks is divided by; None where that is the window.
     """
 
     index: int
@@ -27,6 +28,7 @@ class Chunk:
     window: Floats
     finished: int
     song: int | None = None
+    weight: Floats | None = None
 
 
 class Scheme(Protocol):

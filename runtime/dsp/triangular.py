@@ -7,7 +7,7 @@ there the two differ in the last chunk.
 
 With shifts the song is separated several times, each time with zeros before it, at most half a second of
 them at 44.1 kHz, so that chunks begin elsewhere; the results are averaged. How many zeros is drawn by
-Python's generator with the seed 0: the same song gives the same stems.
+Python's generator with a seed, 0 for an engine alone: the same song gives the same stems.
 """
 
 import math
@@ -41,9 +41,9 @@ class Triangular:
         share = checked_overlap(DEFAULT_OVERLAP if overlap is None else overlap)
         return cls(chunk, max(1, int((1 - share) * chunk)))
 
-    def shifted(self, shifts: int) -> "Triangular":
-        """The mean of so many passes, each shifted by as many samples as a seeded generator says."""
-        draw = Random(0)
+    def shifted(self, shifts: int, seed: int = 0) -> "Triangular":
+        """The mean of so many passes, each shifted by as many samples as a generator of this seed says."""
+        draw = Random(seed)
         return replace(self, leads=tuple(MAX_SHIFT - draw.randint(0, MAX_SHIFT) for _ in range(shifts)))
 
     def cut(self, blocks: Iterable[Floats]) -> Iterator[Chunk]:

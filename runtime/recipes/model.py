@@ -12,7 +12,7 @@ from rofo.errors import UsageError
 from rofo.recipes.plan import Pass, make_passes
 from rofo.recipes.run import Run
 from rofo.recipes.spool import Spool
-from rofo.recipes.step import MIX, Model, Settings, Step, copies, lock_step
+from rofo.recipes.step import MIX, Model, Seeds, Settings, Step, copies, lock_step
 from rofo.song import Block, Estimator
 from rofo.watch import Watch
 
@@ -37,25 +37,31 @@ class RecipeModel:
         # A model that two names stand for is opened once, and told once.
         own = {id(model): model for model in models.values()}.values()
         self.engines = tuple(engine for model in own for engine in model.engines)
-        self.ahead = sum(part.share for part in self._passes(None, None, 0)[:-1])
+        seeds = Seeds()
+        self.ahead = sum(part.share for part in self._passes(None, None, 0, seeds)[:-1])
+        self.seeds = seeds.taken
 
-    def estimator(self, scheme: str | None, overlap: float | None, shifts: int = 0) -> Estimator:
+    def estimator(
+        self, scheme: str | None, overlap: float | None, shifts: int = 0, seed: int = 0
+    ) -> Estimator:
         """What separates with these in the runs that leave all three open. Raises UsageError."""
         chosen = (scheme, overlap, shifts) != (None, None, 0)
         if chosen and not any(isinstance(step, Run) and step.is_open for step in self._steps):
             raise UsageError(
                 f"{self.manifest.name}: every run here has its own scheme, overlap and shifts; leave them out"
             )
-        return partial(self._estimates, self._passes(scheme, overlap, shifts))
+        return partial(self._estimates, self._passes(scheme, overlap, shifts, Seeds(seed)))
 
     def close(self) -> None:
         """Release all engines. May be called twice."""
         for model in self._models.values():
             model.close()
 
-    def _passes(self, scheme: str | None, overlap: float | None, shifts: int) -> tuple[Pass, ...]:
+    def _passes(
+        self, scheme: str | None, overlap: float | None, shifts: int, seeds: Seeds
+    ) -> tuple[Pass, ...]:
         facts = self.manifest
-        settings = Settings(facts.sample_rate, facts.channels, self._models, scheme, overlap, shifts)
+        settings = Settings(facts.sample_rate, facts.channels, self._models, scheme, overlap, shifts, seeds)
         nodes = (node for step in self._steps for node in step.nodes(settings))
         return make_passes(nodes, self._outputs, low_memory=self._low_memory)
 

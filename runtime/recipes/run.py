@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rofo.dsp import SCHEMES
 from rofo.errors import UsageError
 from rofo.rates import OwnRate
 from rofo.recipes.step import Facts, Model, Node, Settings, elementwise
@@ -68,8 +69,14 @@ class Run:
             yield "shifts", f"is {self.shifts}, less than 0"
         if self.run not in engines:
             yield "run", f"there is no engine {self.run!r}; [engines] has {', '.join(engines) or 'none'}"
-        elif (engine := engines[self.run]) is not None:
+        if (engine := engines.get(self.run)) is not None:
             yield from self._engine_problems(engine)
+            return
+        # Without the engine: what no engine takes.
+        if self.scheme not in (None, *SCHEMES):
+            yield "scheme", f"is {self.scheme!r}, not one of {', '.join(SCHEMES)}"
+        if self.overlap is not None and not 0 <= self.overlap < 1:
+            yield "overlap", f"is {self.overlap}, not 0 or more and below 1"
 
     def _engine_problems(self, engine: Facts) -> Iterator[tuple[str, str]]:
         known = _stems(engine)
@@ -87,11 +94,12 @@ class Run:
         model = settings.models[self.run]
         own = settings if self.is_open else self
         cut = own.scheme, own.overlap, own.shifts
-        estimator = model.estimator(*cut)  # refuses what it cannot do before any work
+        engine = next(name for name, other in settings.models.items() if other is model)
         runs = []
         for augment in self.augment:
             # Runs that would be the same have one name, and the plan keeps one of them.
-            name = f"{self.run}({self.on}), {cut}, {augment}"
+            name = f"{engine}({self.on}), {cut}, {augment}"
+            estimator = model.estimator(*cut, settings.seeds.of(name, model))
             stream = partial(_estimates, model, estimator, AUGMENTS[augment], settings.sample_rate)
             yield Node(name, self.inputs, stream, whole=_needs_whole(model), run=True)
             runs.append(name)

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,15 +39,19 @@ class Facts:
 
 
 class Model(Protocol):
-    """An engine that can be run; `ahead` is the share of its work before the first estimate comes."""
+    """An engine that can be run; `ahead` is the share of its work before the first estimate comes, `seeds` is
+    how many it needs, from the one on that it is given."""
 
     manifest: Any
     normalize: bool
     ahead: float
+    seeds: int
     identity: str
     engines: tuple[Engine, ...]
 
-    def estimator(self, scheme: str | None, overlap: float | None, shifts: int = 0) -> Estimator:
+    def estimator(
+        self, scheme: str | None, overlap: float | None, shifts: int = 0, seed: int = 0
+    ) -> Estimator:
         """What separates with this scheme and overlap, None for the engine's own. Raises UsageError."""
         ...
 
@@ -56,10 +60,27 @@ class Model(Protocol):
         ...
 
 
+@dataclass
+class Seeds:
+    """Seeds from `first` on, so that what is random is drawn anew for every run of a recipe, and is the same
+    whenever the recipe is run. `taken` is how many were given."""
+
+    first: int = 0
+    taken: int = 0
+    _by_run: dict[str, int] = field(default_factory=dict)
+
+    def of(self, run: str, model: Model) -> int:
+        """The first of the seeds that a run of a model has, by its name."""
+        if run not in self._by_run:
+            self._by_run[run] = self.first + self.taken
+            self.taken += model.seeds
+        return self._by_run[run]
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What the steps of a recipe are made for: its rate and channels, its engines, and the caller's choice of
-    scheme, overlap and shifts for runs that leave them open."""
+    """What the steps of a recipe are made for: its rate and channels, its engines, the caller's choice of
+    scheme, overlap and shifts for runs that leave them open, and the seeds of all runs."""
 
     sample_rate: int
     channels: int
@@ -67,6 +88,7 @@ class Settings:
     scheme: str | None = None
     overlap: float | None = None
     shifts: int = 0
+    seeds: Seeds = field(default_factory=Seeds)
 
 
 # One reading of a signal in the samples' order, or where a node needs the whole song, its spool.

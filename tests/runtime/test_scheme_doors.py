@@ -31,6 +31,16 @@ def rewritten(make_engine):
     return make
 
 
+def faded(mix):
+    """What ramp leaves of a song: its chunks of 4000 samples fade over 400, the first and the last too."""
+    length, ramp = mix.shape[1], np.linspace(0, 1, 400)
+    last = 3600 * -(-max(length - 4000, 0) // 3600)
+    gain = np.ones(last + 4000)
+    gain[:400] *= ramp
+    gain[-400:] *= ramp[::-1]
+    return mix * gain[:length]
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_mix_comes_back_at_every_length(opened, song, snr_db, scheme, length):
@@ -38,7 +48,8 @@ def test_the_mix_comes_back_at_every_length(opened, song, snr_db, scheme, length
         mix = song(length, channels)
         stems = opened("half").separate(mix, RATE, Options(scheme=scheme))
         assert {stem.shape for stem in stems.values()} == {mix.shape}
-        assert snr_db(0.5 * mix, stems["vocals"]) > 100
+        want = 0.5 * (faded(mix) if scheme == "ramp" else mix)
+        assert not want.any() or snr_db(want, stems["vocals"]) > 100
     at_another_rate = opened("half").separate(song(length), 48000, Options(scheme=scheme))
     assert {stem.shape for stem in at_another_rate.values()} == {(2, length)}
 

@@ -19,6 +19,7 @@ from rofo.dsp.fade import Fade
 from rofo.dsp.hann import Hann
 from rofo.dsp.outer import Outer
 from rofo.dsp.overlap_add import OverlapAdder
+from rofo.dsp.ramp import Ramp
 from rofo.dsp.rectangular import Rectangular
 from rofo.dsp.scheme import Chunk
 from rofo.dsp.triangular import Triangular
@@ -70,6 +71,7 @@ TOOLS = {
     "sdx23_scheme": (rectangular, True),
     "mvsep_mdx23_scheme": (outer, False),
     "demucs_scheme": (triangular, False),
+    "xlance_scheme": (lambda facts: Ramp(facts["chunk"], facts["fade"]), False),
     "msst_demucs_scheme": (
         lambda facts: Average(facts["chunk"], facts["chunk"] // facts["num_overlap"]),
         True,
@@ -104,6 +106,9 @@ WITH_NUMBERS = {
     "average": Average.of(CHUNK, N_FFT, None),
     "average apart": Average.of(CHUNK, N_FFT, 0.0),
     "crossfade": Crossfade.of(CHUNK, N_FFT, None),
+    "ramp": Ramp.of(CHUNK, N_FFT, None),
+    "ramp of halves": Ramp.of(CHUNK, N_FFT, 0.5),
+    "ramp apart": Ramp.of(CHUNK, N_FFT, 0.0),
     "outer": Outer(Trim(CHUNK, N_FFT), SLICE, STEP),
     "outer apart": Outer(Trim(CHUNK, N_FFT), SLICE, SLICE),
     "outer of less than a chunk": Outer(Trim(CHUNK, N_FFT), GEN - 10, 23),

@@ -36,6 +36,15 @@ def mistakes(path):
     return told
 
 
+def test_a_missing_engine_hides_no_mistake_of_its_run(write):
+    run = 'on = "mix"\noverlap = 1.5\nscheme = "fad"\nshifts = -1'
+    told = mistakes(write(GOOD.replace('on = "mix"', run)))
+    assert "a.json is missing" in told[3]
+    assert told[8] == " is 1.5, not 0 or more and below 1"
+    assert told[9].startswith(" is 'fad', not one of fade, ")
+    assert told[10] == " is -1, less than 0"
+
+
 def test_what_a_recipe_says(put, write):
     put("a")
     recipe = read_recipe(write(GOOD))

@@ -215,9 +215,12 @@ def test_a_run_asked_for_twice_runs_once(opened, put, write, song):
         step.format("d", "drums", ""),
         step.format("i", "instrumental", ""),
         step.format("w", "drums", 'augment = ["invert", "plain"]'),
+        step.format("x", "vocals", "").replace('"a"', '"again"'),  # the same engine by another name
     ]
     path = write(
-        '[engines]\na = "a.json"\n' + "\n".join(steps) + "\n[outputs]\nx = {v = 1, d = 1, i = 1, w = 1}"
+        '[engines]\na = "a.json"\nagain = "a.json"\n'
+        + "\n".join(steps)
+        + "\n[outputs]\nx = {v = 1, d = 1, i = 1, w = 1, x = 1}"
     )
     with opened(path) as separator:
         (engine,) = separator._model.engines
@@ -225,6 +228,41 @@ def test_a_run_asked_for_twice_runs_once(opened, put, write, song):
         engine.run = lambda inputs: calls.append(1) or run(inputs)
         separator.separate(song(1000), RATE)
     assert len(calls) == 2  # plain and inverted
+
+
+def test_shifts_are_drawn_for_every_run_and_the_same_every_time(opened, put, write, song, tmp_path):
+    """On an engine that makes of -x what it makes of x, less its sign: only the draws can differ."""
+    made = put("a")
+    made.write_text(made.read_text().replace('"scheme": "fade"', '"scheme": "triangular"'))
+    (tmp_path / "same.json").write_text(made.read_text())
+    step = '[[steps]]\nmake = "{}"\nrun = "{}"\non = "mix"\nstem = "vocals"\naugment = ["{}"]\n{}'
+    shifts = "shifts = 1\n"
+    write(
+        '[engines]\na = "a.json"\n'
+        + step.format("x", "a", "plain", shifts)
+        + step.format("y", "a", "invert", shifts)
+        + '[outputs]\nx = "x"\ny = "y"',
+        "inner.toml",
+    )
+    runs = [("p", "a", "plain"), ("q", "a", "invert"), ("r", "a", "plain"), ("s", "same", "plain")]
+    nested = step.format("u", "inner", "plain", "") + step.format("v", "inner", "invert", "")
+    path = write(
+        '[engines]\na = "a.json"\nsame = "same.json"\ninner = "inner.toml"\n'
+        + "".join(step.format(*run, shifts) for run in runs)
+        + nested.replace('stem = "vocals"', 'stem = "x"')
+        + "[outputs]\n"
+        + "".join(f'{name} = "{name}"\n' for name in "pqrsuv")
+    )
+    mix = song(9000)
+    got = separated(opened, path, mix)
+    np.testing.assert_array_equal(got["p"], alone(opened, made, mix, "vocals", shifts=1))
+    np.testing.assert_array_equal(got["r"], got["p"])  # the same run
+    different = [got[name] for name in "pqsuv"]
+    for i, one in enumerate(different):
+        assert not any(np.array_equal(one, other) for other in different[:i])
+    for low_memory in (False, True):
+        again = separated(opened, path, mix, low_memory=low_memory)
+        assert all(np.array_equal(again[name], stem) for name, stem in got.items())
 
 
 @pytest.mark.parametrize(("drop", "kept"), [(60, "wet"), (0.01, "dry")])

@@ -12,6 +12,7 @@ from golden.seeded import coefficients, loud_song
 from golden.seeded import song as golden_song
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor, make_tensor_value_info
 
+from rofo import Options
 from rofo.engines.contract import Shapes
 from rofo.manifest import ChunkSize, EngineFile, Manifest, OverlapAdd, Source, Stft, file_sha256
 from rofo.recipes.combine import HOP, Combine
@@ -25,9 +26,9 @@ FLOAT = onnx.TensorProto.FLOAT
 DEMUCS = ("drums", "bass", "other", "vocals", "guitar", "piano")
 
 
-def write_pointwise(path, name, stems, rate=44100, gain=1.0, scheme="fade"):
+def write_pointwise(path, name, stems, rate=44100, gain=1.0, scheme="fade", chunk=2000):
     """The engine of `golden.seeded.pointwise`: waveforms a x + b x^2, and nothing in the spectra."""
-    stft, chunk = Stft(256, 64), 2000
+    stft = Stft(256, 64)
     entry = EngineFile(f"{path.stem}.onnx", "onnx", "opset 23", "fp32", (), 1, "0" * 64)
     manifest = Manifest(
         name=name, architecture="test", sample_rate=rate, channels=2, stems=stems, residual=None, stft=stft,
@@ -135,6 +136,32 @@ def test_xlance(case, opened, tmp_path, snr_db):
         for length, want in golden.outputs.items():
             got = separator.separate(golden_song(int(length)), 48000)[XLANCE[key]]
             assert snr_db(want, got[:, :: golden.facts["stride"]]) > 100
+
+
+@pytest.mark.parametrize("case", ["vox 0.5", "vox 0.01", "syn 1.0"])
+def test_xlance_for_long_files(case, opened, tmp_path, snr_db):
+    """inference_full.py: the same recipe with `ramp` and chunks of 10 s of the file's samples."""
+    golden = read("xlance_full").cases[case]
+    key, gain, rate = (golden.facts[fact] for fact in ("instrument", "gain", "sample_rate"))
+
+    def stems(name):
+        return ({"denoise": "dry", "dereverb": "noreverb"}.get(name, XLANCE[key]),)
+
+    path = lay_out(
+        f"xlance_{key}", tmp_path, stems,
+        rate=lambda name: 48000 if name.endswith("1") else 44100,
+        gain=lambda name: gain if name == "dereverb" else 1.0,
+        chunk=lambda _: 10 * rate,
+    )  # fmt: skip
+    path.write_text(path.read_text().replace("sample_rate = 48000", f"sample_rate = {rate}"))
+    with opened(path) as separator:
+        for length, want in golden.outputs.items():
+            mix = golden_song(int(length))
+            got = separator.separate(mix, rate, Options(scheme="ramp"))[XLANCE[key]]
+            assert snr_db(want, got[:, :: golden.facts["stride"]]) > 100
+            assert np.abs(got[:, 0]).max() < 1e-6
+            faded = separator.separate(mix, rate)[XLANCE[key]]
+            assert snr_db(want, faded[:, :: golden.facts["stride"]]) < 40
 
 
 ENSEMBLES = {
