@@ -14,10 +14,11 @@ import onnx
 import torch
 import yaml
 from demucs_packages import save_package
-from golden.checkpoints import state_dict, write_lightning
+from golden.checkpoints import write_lightning
 from golden.files import FOLDER as GOLDEN
 from golden.files import Case
-from golden.systems import flipped_kernels
+from golden.seeded import seeded_state
+from golden.systems import flipped_kernels, with_masks_at
 
 from rofo.export.cli import main as export
 from rofo.recipes.read import Listed, list_engines
@@ -57,7 +58,9 @@ def _export(engine: Listed, files: Mapping[str, dict[str, Any]]) -> None:
 
 
 def _write_state(facts: dict[str, Any], path: Path) -> None:
-    torch.save(state_dict(Case(facts)), path)
+    state = seeded_state(facts["shapes"], facts["seed"])
+    state = with_masks_at(state, facts.get("gain", 1.0))
+    torch.save({name: torch.from_numpy(tensor) for name, tensor in state.items()}, path)
     config = facts["config"]
     if "freqs_per_bands" in config.get("model", {}).get("params", {}):
         bands = tuple(config["model"]["params"]["freqs_per_bands"])

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from golden.files import Case
-from golden.small_demucs import FOUR, SEGMENTS, RATE, one_shift, small_demucs
+from golden.small_demucs import FOUR, RATE, SEGMENTS, one_shift, small_demucs, whole_segments
 from golden.systems import kept, music
 
 # Of the four networks of a bag two are one.
@@ -22,7 +22,10 @@ LENGTHS = (1500, 4096, 4097, 12_000)
 
 
 def golden_files(clone: Path) -> Iterator[tuple[str, dict[str, Case]]]:
-    yield "demucs_bags", {name: _case(clone, name) for name in BAGS}
+    cases = {"mdx, as it is": _case(clone, "mdx")}
+    with whole_segments():
+        cases |= {name: _case(clone, name) for name in BAGS}
+    yield "demucs_bags", cases
 
 
 def _case(clone: Path, name: str) -> Case:

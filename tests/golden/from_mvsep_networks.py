@@ -10,12 +10,12 @@ import onnxruntime
 import torch
 
 from golden.files import FOLDER, Case
-from golden.small_demucs import FOUR, one_shift, small_demucs
+from golden.small_demucs import FOUR, one_shift, small_demucs, whole_segments
 from golden.stubs import stub
 from golden.systems import flipped_kernels, kept, music
 
 # A Demucs' chunk is 4096 or 2048 samples, an MDX-Net's gives 15 x 1024 - 2048 = 13312.
-LENGTHS = (1500, 4096, 13_312, 13_313, 27_000)
+LENGTHS = (1500, 4096, 13_313, 27_000)
 # The bag htdemucs_ft has four networks; two of the four are one.
 DEMUCS = {
     "f7e0c4bc-ba3fe64a.th": ("HTDemucs", "one", FOUR),
@@ -31,7 +31,11 @@ MDX = {"Kim_Vocal_2.onnx": "", "Kim_Inst.onnx": "flipped"}
 
 def golden_files(_: Path) -> Iterator[tuple[str, dict[str, Case]]]:
     stub("librosa")
-    yield "mvsep_networks", {"two MDX-Nets": _case(single=False), "single_onnx": _case(single=True)}
+    cases = {"as it is": _case(LENGTHS, single=False)}
+    with whole_segments():
+        cases["two MDX-Nets"] = _case(LENGTHS, single=False)
+        cases["single_onnx"] = _case(LENGTHS[2:3], single=True)
+    yield "mvsep_networks", cases
 
 
 def _session(seed: str) -> onnxruntime.InferenceSession:
@@ -53,7 +57,7 @@ def _transform() -> Any:
     return model
 
 
-def _case(*, single: bool) -> Case:
+def _case(lengths: tuple[int, ...], *, single: bool) -> Case:
     from demucs.apply import BagOfModels
     from inference import EnsembleDemucsMDXMusicSeparationModel as Ensemble
 
@@ -69,10 +73,10 @@ def _case(*, single: bool) -> Case:
     model.weights_vocals, model.weights_bass = np.array([10, 1, 8, 9]), np.array([19, 4, 5, 8])
     model.weights_drums, model.weights_other = np.array([18, 2, 4, 9]), np.array([14, 2, 5, 10])
     outputs = {}
-    for length in LENGTHS:
+    for length in lengths:
         with one_shift(), torch.inference_mode():
             stems, _ = model.separate_music_file(music(length).T, 44100)
         outputs |= {f"{length} {name}": kept(stem.T) for name, stem in stems.items()}
     files = {name: facts for name, (_, facts) in made.items()}
     files |= {n: {"form": "onnx", "seed": seed, "export": ["--n-fft", "2048"]} for n, seed in MDX.items()}
-    return Case({"files": files, "lengths": LENGTHS}, outputs)
+    return Case({"files": files, "lengths": lengths}, outputs)

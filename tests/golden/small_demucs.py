@@ -43,3 +43,12 @@ def one_shift() -> Iterator[None]:
     """Every shift that demucs draws is of OFFSET samples."""
     with patch.object(random, "randint", lambda *_: OFFSET):
         yield
+
+
+@contextmanager
+def whole_segments() -> Iterator[None]:
+    """A v3 gets its last chunk in the length of the others, with what is around it, as a v4 does."""
+    from demucs.hdemucs import HDemucs
+
+    with patch.object(HDemucs, "valid_length", lambda *_: SEGMENTS["HDemucs"], create=True):
+        yield

@@ -34,3 +34,18 @@ def kept(stem: np.ndarray) -> np.ndarray:
 def flipped_kernels(initializer: np.ndarray) -> np.ndarray:
     """Another network of the same size: the kernels of convolutions upside down."""
     return initializer[..., ::-1, ::-1].copy() if initializer.ndim == 4 else initializer
+
+
+def with_masks_at(state: dict[str, np.ndarray], gain: float) -> dict[str, np.ndarray]:
+    """The state dict of a Roformer, its masks at `gain`: the values of the last gated layer are scaled."""
+    if gain == 1.0:
+        return state
+    last = [name for name in state if name.startswith("mask_estimators.0.to_freqs.")]
+    deepest = max(name.split(".")[-2] for name in last)
+    changed = dict(state)
+    for name in last:
+        if name.split(".")[-2] == deepest:
+            values = state[name].copy()
+            values[: len(values) // 2] *= np.float32(gain)
+            changed[name] = values
+    return changed

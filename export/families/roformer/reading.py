@@ -139,6 +139,7 @@ def yaml_facts(config: Mapping[str, Any], weights: Facts, problems: list[str]) -
     `mel_sample_rate` is the rate that the mel filters were made for, in Hz. What is mistyped, unknown or not
     supported is appended to `problems`, one clause each.
     """
+    config = lightning_config(config) or config  # X-LANCE's yaml files are those hyper-parameters
     model = Section(config, "model", problems)
     if not model.values:
         problems.append("it has no model section")
