@@ -58,10 +58,11 @@ def test_systems_of_demucs(recipe, file, case, tmp_path, one_shift):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "file", "case"), [("mvsep_mdx23", "mvsep_networks", "as it is"), ("demucs_mdx", "demucs_bags", "mdx, as it is")]
+    ("recipe", "file", "case"),
+    [("mvsep_mdx23", "mvsep_networks", "as it is"), ("demucs_mdx", "demucs_bags", "mdx, as it is")],
 )
 def test_the_originals_v3_hears_less_of_the_end(recipe, file, case, tmp_path, one_shift):
-    """As the original is, the last chunks of a v3 are shorter than its segment: until there all is the same."""
+    """The last chunks of a v3 are shorter than its segment there: until they begin all is the same."""
     golden = read(file).cases[case]
     with Separator(lay_out(recipe, golden.facts["files"], tmp_path), backend="onnxruntime") as separator:
         length = golden.facts["lengths"][-1]
@@ -91,3 +92,52 @@ def test_xlance(case, tmp_path):
     assert found["soxr"] > 80
     # With librosa's resampler the two stay different sounds: nothing else is to be expected of other filters.
     assert 25 < found["kaiser_best"] < 60
+
+
+PRESETS = read("audio_separator_presets").cases
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_audio_separators_presets(preset, tmp_path):
+    """Songs of whole chunks, which that tool does not overlap; where one ends within, it cuts otherwise."""
+    case = PRESETS[preset]
+    path = lay_out(f"ensemble_{preset}", case.facts["files"], tmp_path)
+    # A recipe leaves open how its engines cut songs; beside a Roformer an MDX-Net has its own way.
+    text = path.read_text()
+    path.write_text(text.replace('run = "m0"', 'run = "m0"\nscheme = "rectangular"\noverlap = 0.0'))
+    chosen = Options()
+    if "onnx" not in " ".join(case.facts["files"]):
+        path.write_text(text)
+        chosen = Options(scheme="rectangular", overlap=0)
+    one, two, within = case.facts["lengths"]
+    found = {}
+    with Separator(path, backend="onnxruntime") as separator:
+        for length in case.facts["lengths"]:
+            stems = separator.separate(music(length), 44100, chosen if length != within else Options())
+            for name in ("vocals", "instrumental"):
+                wanted = case.outputs[f"{length} {name}"]
+                # uvr_max_spec leaves out what is beyond a multiple of its hop.
+                got = kept(
+                    stems[name][:, : length // 1024 * 1024]
+                    if "uvr" in case.facts["algorithm"]
+                    else stems[name]
+                )
+                found[length] = min(found.get(length, np.inf), snr_db(wanted, got))
+    print(preset, {length: round(db, 1) for length, db in found.items()})
+    assert min(found[one], found[two]) > 80
+    assert 0 < found[within] < 60
+
+
+def test_bsrnn(tmp_path):
+    """Where the tool's chunks have the length of the others; its first and last chunk are shorter."""
+    case = read("bsrnn_targets").cases["four targets"]
+    with Separator(lay_out("bsrnn", case.facts["files"], tmp_path), backend="onnxruntime") as separator:
+        for length in case.facts["lengths"]:
+            stems = separator.separate(music(length), 44100)
+            places = kept(np.arange(length, dtype=np.float32))
+            for name, stem in stems.items():
+                wanted, got = case.outputs[f"{length} {name}"], kept(stem)
+                print("bsrnn", length, name, snr_db(wanted, got))
+                if length > 2 * 15_876:
+                    same = (places >= 14_553) & (places < 42_336)
+                    assert snr_db(wanted[:, same], got[:, same]) > 100

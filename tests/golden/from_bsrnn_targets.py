@@ -1,4 +1,4 @@
-"""BSRNN's four targets as magronp's Separator runs them over a song, in segments of 0.1 s where it has 10."""
+"""BSRNN's four targets as magronp's Separator runs them over a song, in segments of 0.3 s where it has 10."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +11,9 @@ from golden.files import Case
 from golden.seeded import seeded_state
 from golden.systems import kept, music
 
-SEGMENT, CHUNK = 0.1, 5292  # the tool's chunks: one of 4851 samples, then 5292, the last as it comes
+SEGMENT, CHUNK = 0.3, 15_876  # the tool's chunks: one of 14553 samples, then 15876, the last as it comes
 TARGETS = ("vocals", "bass", "drums", "other")
-LENGTHS = (3000, 4851, 4852, 20_000)
+LENGTHS = (3000, 14_553, 14_554, 46_000)
 
 
 def golden_files(clone: Path) -> Iterator[tuple[str, dict[str, Case]]]:

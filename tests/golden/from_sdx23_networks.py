@@ -1,4 +1,4 @@
-"""kuielab's submission to SDX'23 with three small seeded TFC-TDF v3, on music, around every edge of a chunk."""
+"""kuielab's submission to SDX'23 with three small seeded TFC-TDF v3, around every edge of a chunk."""
 
 import tempfile
 from collections.abc import Iterator

@@ -25,7 +25,15 @@ from golden.stubs import inside
 from golden.systems import kept, music, with_masks_at
 
 RATE, CLIP = 48000, 24_000
-SMALL = {"dim": 16, "depth": 1, "dim_head": 8, "heads": 2, "attn_dropout": 0.0, "ff_dropout": 0.0, "flash_attn": False}
+SMALL = {
+    "dim": 16,
+    "depth": 1,
+    "dim_head": 8,
+    "heads": 2,
+    "attn_dropout": 0.0,
+    "ff_dropout": 0.0,
+    "flash_attn": False,
+}
 # The seeded dereverberation takes 16 dB away, which the guard refuses; with masks of four times that, 4 dB.
 CASES = {"vox, taken": ("vox", 4.0), "vox, refused": ("vox", 1.0), "syn": ("syn", 1.0)}
 CHAINS = {"vox": ["denoise", "vox_mss", "dereverb"], "syn": ["denoise", "syn_mss", "syn_mss1"]}
@@ -84,7 +92,7 @@ def _case(clone: Path, key: str, gain: float) -> Case:
         written: dict[str, np.ndarray] = {}
         for name, value in {
             "MSS_MODEL_PATHS": only, "POST_MODEL_PATHS": after, "OUTPUT_PATHS": {key: Path("out")},
-            "save_audio": lambda audio, _, path: written.__setitem__(str(path), np.asarray(audio, np.float32)),
+            "save_audio": lambda audio, _, path: written.update({str(path): np.float32(audio)}),
         }.items():  # fmt: skip
             stack.enter_context(patch.object(ans, name, value))
         arguments = ["ans.py", "-i", ".", "-o", "steps", "--instrument", key, "--device", "cpu"]

@@ -18,7 +18,8 @@ SEGMENTS = {"HTDemucs": 4096, "HDemucs": 2048}
 OPTIONS: dict[str, dict[str, Any]] = {
     "HTDemucs": {"channels": 8, "depth": 2, "nfft": 512, "t_layers": 1, "t_heads": 2, "dconv_depth": 1},
     "HDemucs": {
-        "channels": 4, "depth": 3, "nfft": 64, "dconv_depth": 1, "dconv_lstm": 2, "dconv_attn": 2, "norm_starts": 2,
+        "channels": 4, "depth": 3, "nfft": 64, "dconv_depth": 1, "dconv_lstm": 2, "dconv_attn": 2,
+        "norm_starts": 2,
     },
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Whole systems of small seeded networks: the music they hear, their checkpoints, what is kept of their stems.
+"""Whole systems of small seeded networks: the music they hear, their checkpoints, what is kept of stems.
 
 `facts["files"]` of a case has the checkpoints by the names that the system knows them by. Each has a `form`,
 the shapes of its weights and a `seed`, and what else the form needs.
