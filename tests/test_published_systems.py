@@ -97,7 +97,13 @@ def test_xlance(case, tmp_path):
 PRESETS = read("audio_separator_presets").cases
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+# Of every operation one preset; the others, of the same two kinds of networks, take their time.
+QUICK = ("instrumental_low_resource", "vocal_clean", "karaoke", "instrumental_clean")
+
+
+@pytest.mark.parametrize(
+    "preset", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in PRESETS]
+)
 def test_audio_separators_presets(preset, tmp_path):
     """Songs of whole chunks, which that tool does not overlap; where one ends within, it cuts otherwise."""
     case = PRESETS[preset]
@@ -128,6 +134,7 @@ def test_audio_separators_presets(preset, tmp_path):
     assert 0 < found[within] < 60
 
 
+@pytest.mark.slow
 def test_bsrnn(tmp_path):
     """Where the tool's chunks have the length of the others; its first and last chunk are shorter."""
     case = read("bsrnn_targets").cases["four targets"]

@@ -28,7 +28,7 @@ COMPENSATE = 1.01  # of UVR-MDX-NET-Inst_HQ_5
 STFT = {"stft_n_fft": 256, "stft_hop_length": 64, "stft_win_length": 256, "dim_freqs_in": 129}
 MEL_STFT = {"stft_n_fft": 512, "stft_hop_length": 64, "stft_win_length": 512, "dim_freqs_in": 257}
 SMALL = {"dim": 16, "depth": 1, "heads": 2, "dim_head": 8, "time_transformer_depth": 1,
-         "freq_transformer_depth": 1, "stereo": True, "mask_estimator_depth": 2, "mlp_expansion_factor": 2,
+         "freq_transformer_depth": 1, "stereo": True, "mask_estimator_depth": 2, "mlp_expansion_factor": 4,
          "attn_dropout": 0, "ff_dropout": 0, "flash_attn": False}  # fmt: skip
 KINDS = {
     "bs": {**SMALL, **STFT, "freqs_per_bands": list(BANDS)},
