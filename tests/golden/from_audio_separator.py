@@ -57,7 +57,7 @@ def _seeded(network: torch.nn.Module) -> tuple[dict[str, list[int]], dict[str, t
     return shapes, {name: torch.from_numpy(value) for name, value in seeded_state(shapes).items()}
 
 
-def _common(path: Path, model_data: dict[str, Any]) -> dict[str, Any]:
+def common(path: Path, model_data: dict[str, Any]) -> dict[str, Any]:
     return {
         "logger": logging.getLogger(), "log_level": 30, "torch_device": torch.device("cpu"),
         "onnx_execution_provider": ["CPUExecutionProvider"], "model_name": path.stem,
@@ -72,7 +72,7 @@ def _mdx() -> Case:
 
     data = {"compensate": 1.0, "mdx_dim_f_set": 64, "mdx_dim_t_set": 4, "mdx_n_fft_scale_set": 2048}
     options = {"segment_size": 16, "overlap": 0.25, "batch_size": 1, "hop_length": 1024}
-    mdx = MDXSeparator(_common(FOLDER / "mdx_net.onnx", data), {**options, "enable_denoise": False})
+    mdx = MDXSeparator(common(FOLDER / "mdx_net.onnx", data), {**options, "enable_denoise": False})
     outputs = {str(length): mdx.demix(song(length))[None] for length in (5000, 15361)}
     return Case({"n_fft": 2048, "overlap": 0.25}, outputs)
 
@@ -87,7 +87,7 @@ def _mdx_c(training: dict[str, Any], overlap: int) -> Case:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.ckpt")
         torch.save(state, path)
-        mdx_c = MDXCSeparator(_common(path, config), {"overlap": overlap})
+        mdx_c = MDXCSeparator(common(path, config), {"overlap": overlap})
     lengths = (1, 1984, 3001)
     outputs = {str(length): np.stack(list(mdx_c.demix(song(length)).values())) for length in lengths}
     return Case({"config": config, "shapes": shapes, "number": overlap}, outputs)

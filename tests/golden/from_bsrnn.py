@@ -28,8 +28,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 
 def golden_files(_: Path) -> Iterator[tuple[str, dict[str, Case]]]:
-    stub("helpers.data", "helpers.eval", "pandas", "lightning")
-    sys.modules["lightning"].pytorch = sys.modules["lightning.pytorch"] = pytorch_lightning
+    stub_training()
     cases = {name: _one_chunk(options) for name, options in NETWORKS.items()}
     cases["a whole song"] = _song(NETWORKS["vocals, LSTM, attention"])
     cases["two targets"] = _targets(("vocals", "drums"))
@@ -37,7 +36,13 @@ def golden_files(_: Path) -> Iterator[tuple[str, dict[str, Case]]]:
     yield "bsrnn", cases
 
 
-def _training() -> dict[str, Any]:
+def stub_training() -> None:
+    """What only training needs is not there."""
+    stub("helpers.data", "helpers.eval", "pandas", "lightning")
+    sys.modules["lightning"].pytorch = sys.modules["lightning.pytorch"] = pytorch_lightning
+
+
+def training_options() -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     optim = {"lr": 0.001, "loss_type": "L1", "loss_domain": "t"}
@@ -45,10 +50,10 @@ def _training() -> dict[str, Any]:
     return {"cfg_optim": OmegaConf.create(optim), "cfg_scheduler": OmegaConf.create(scheduler)}
 
 
-def _network(options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def make_network(options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     from models.bsrnn import BSRNN
 
-    network = BSRNN(**_training(), **SMALL, **options)
+    network = BSRNN(**training_options(), **SMALL, **options)
     return network, {"hyper_parameters": {**SMALL, **options}, "shapes": _seeded(network)}
 
 
@@ -60,7 +65,7 @@ def _seeded(network: Any) -> dict[str, list[int]]:
 
 
 def _one_chunk(options: dict[str, Any]) -> Case:
-    return _separated(*_network(options))
+    return _separated(*make_network(options))
 
 
 def _separated(network: Any, facts: dict[str, Any]) -> Case:
@@ -71,7 +76,7 @@ def _separated(network: Any, facts: dict[str, Any]) -> Case:
 
 def _song(options: dict[str, Any]) -> Case:
     """Segments of 0.1 s, where the tool has 10."""
-    network, facts = _network(options)
+    network, facts = make_network(options)
     network.eval_segment_len, network.eval_device = 0.1, "cpu"
     mix = torch.from_numpy(song(17_000))[None]
     stem, _ = network._apply_model_to_track(mix, mix[:, None], comp_loss=False)
@@ -83,7 +88,7 @@ def _targets(targets: tuple[str, ...]) -> Case:
     from models.separator import Separator
     from omegaconf import OmegaConf
 
-    training = _training()
+    training = training_options()
     numbers = {"sample_rate": 44100, "n_fft": 2048, "n_hop": 512, "eps": 1e-7}
     src_mod = {"name": "bsrnn", "out_dir": "none", **SMALL, **NETWORKS["vocals, LSTM"]}
     optim, scheduler = training["cfg_optim"], training["cfg_scheduler"]
@@ -93,7 +98,7 @@ def _targets(targets: tuple[str, ...]) -> Case:
         )
     )
     for target in targets:  # Separator makes all for vocals where there is no checkpoint to load
-        separator.source_models[target], _ = _network({**NETWORKS["vocals, LSTM"], "target": target})
+        separator.source_models[target], _ = make_network({**NETWORKS["vocals, LSTM"], "target": target})
     facts = {"targets": list(targets), "sample_rate": 44100, "n_fft": 2048, "n_hop": 512}
     return _separated(separator, {"hyper_parameters": facts, "shapes": _seeded(separator)})
 
@@ -111,7 +116,7 @@ def _calls() -> Case:
 
     outputs = {}
     for samples in (1, 50, 109, 110, 111, 119, 120, 121, 205, 206, 207, 220, 221, 330, 331, 777):
-        network = Counting(**_training(), targets=["a"], sample_rate=100, eval_segment_len=1.0)
+        network = Counting(**training_options(), targets=["a"], sample_rate=100, eval_segment_len=1.0)
         network.eval_device, mix = "cpu", torch.ones(1, 1, samples)
         found, _ = network._apply_model_to_track(mix, mix[:, None], comp_loss=False)
         outputs[str(samples)] = found[0, 0].numpy()

@@ -64,6 +64,23 @@ TOOLS = {
         "ZFTurbo/MVSEP-MDX23-music-separation-model", "765bd312ff0b4213d4ad48ab554a0fc11389633d", "none given"
     ),
     "sdx23_system": Tool("kuielab/sdx23", "2f217926797bfc25edc4420200670ca288efe8a8", "MIT"),
+    "sdx23_networks": Tool("kuielab/sdx23", "2f217926797bfc25edc4420200670ca288efe8a8", "MIT"),
+    "mvsep_networks": Tool(
+        "ZFTurbo/MVSEP-MDX23-music-separation-model", "765bd312ff0b4213d4ad48ab554a0fc11389633d", "none given"
+    ),
+    "cdx23_networks": Tool(
+        "ZFTurbo/MVSEP-CDX23-Cinematic-Sound-Demixing",
+        "e613a1e5b4677eb1d68ad77257fe5ad3c1d9f5fc",
+        "none given",
+    ),
+    "demucs_bags": Tool("facebookresearch/demucs", "e976d93ecc3865e5757426930257e200846a520a", "MIT"),
+    "bsrnn_targets": Tool(
+        "magronp/bsrnn", "36f54e357af8c4c52c04ec00af06e610500c8097", "none given, later MIT"
+    ),
+    "audio_separator_presets": Tool(
+        "nomadkaraoke/python-audio-separator", "0a644dbb07d94a7e747d5265e3abbaf600459449", "MIT"
+    ),
+    "xlance_networks": Tool("ModistAndrew/xlance-msr", "b59661bc0dd79797a0a49243c32eefead37b5059", "MIT"),
     "xlance": Tool("ModistAndrew/xlance-msr", "b59661bc0dd79797a0a49243c32eefead37b5059", "MIT"),
 }
 LIBRARIES = (

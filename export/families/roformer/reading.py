@@ -143,6 +143,7 @@ def yaml_facts(config: Mapping[str, Any], weights: Facts, problems: list[str]) -
     classes of that name. What is mistyped, unknown or not
     supported is appended to `problems`, one clause each.
     """
+    config = lightning_config(config) or config
     model = Section(config, "model", problems)
     if not model.values:
         problems.append("it has no model section")
@@ -178,10 +179,10 @@ def yaml_facts(config: Mapping[str, Any], weights: Facts, problems: list[str]) -
 
 
 def lightning_config(hyper_parameters: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Hyper-parameters in the layout of a yaml, None where they do not describe a Roformer.
+    """Hyper-parameters in the layout of MSST's yaml, None where they do not describe a Roformer.
 
-    X-LANCE keeps the network's arguments under model.params and the rate under data; its code knows no
-    zero_dc.
+    X-LANCE, in its yaml files as well, keeps the network's arguments under model.params and the rate under
+    data; its code knows no zero_dc.
     """
     model = hyper_parameters.get("model")
     if not isinstance(model, Mapping):

@@ -473,6 +473,8 @@ def test_hyper_parameters_with_the_arguments_under_params(resolve):
     facts = resolve(bs_state(), given=given, hyper_parameters=hyper_parameters)
     assert (facts["hop_length"], facts["sample_rate"], facts["chunk"]) == (16, 48000, 4800)
     assert facts["zero_dc"] is False, "that code has none"
+    as_yaml = resolve(bs_state(), hyper_parameters, given)
+    assert [as_yaml[name] for name in ("hop_length", "sample_rate", "zero_dc")] == [16, 48000, False]
 
 
 def test_other_hyper_parameters_are_no_yaml(resolve):
