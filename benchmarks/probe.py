@@ -36,13 +36,14 @@ class Run:
     """What it took, in seconds: `elapsed` for a `song`, `process` from its start to its end.
 
     Where it was timed from inside also to `load`, for the `first` chunk and for each of the song's `parts`;
-    `outside` is the share of the song without the engine at work, `runs` how often it was.
+    `cpu` is the processor time of the song, user and system, of all threads together; `outside` is the share of the song without the engine at work, `runs` how often it was.
     """
 
     song: float
     elapsed: float
     process: float
     peak_mb: float
+    cpu: float | None = None
     load: float | None = None
     first: float | None = None
     outside: float | None = None
@@ -78,11 +79,13 @@ def separate(job: Job) -> dict[str, Any]:
         if job.contestant.compiled:  # which compiles again once the network has filled its caches
             _warmed_up(separator, job.subject)
         stopwatch.reset()
+        used = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
             done = separator.separate_file(job.song, folder, Options(stems=separator.stems[: job.stems]))
         return {
             "song": done.seconds,
             "elapsed": done.elapsed,
+            "cpu": time.process_time() - used,
             "load": load,
             "first": first,
             "outside": max(0.0, 1 - stopwatch.seconds[ENGINE] / done.elapsed),
