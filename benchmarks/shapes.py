@@ -58,7 +58,9 @@ def _demucs(name: str, segment: str, **model: Any) -> Shape:
     """Demucs in MSST's layout, with the arguments that the public networks do not leave at their defaults."""
     sound: Options = {"architecture": name, "channels": 2, "num_stems": 4, "waveform": True}
     training = {"instruments": _FOUR, "samplerate": 44100, "channels": 2, "segment": segment}
-    about = "Demucs " + ("v4, htdemucs and each network of htdemucs_ft" if name == "htdemucs" else "v3, mdx_extra")
+    about = "Demucs " + (
+        "v4, htdemucs and each network of htdemucs_ft" if name == "htdemucs" else "v3, mdx_extra"
+    )
     return Shape(about, {"model": name, name: model, "training": training}, family="demucs", weights=sound)
 
 
@@ -74,7 +76,7 @@ def _scnet(about: str, *, normalize: bool, **model: Any) -> Shape:
     return Shape(about, config, "scnet")
 
 
-# Of the network for vocals: every 100 Hz up to 1 kHz, every 250 up to 4, 500 up to 8, 1 kHz up to 16, 2 to 20.
+# Of the network for vocals: 100 Hz each up to 1 kHz, 250 up to 4, 500 up to 8, 1 kHz up to 16, 2 up to 20.
 _VOCAL_BANDS = (4,) * 10 + (11,) * 12 + (23,) * 8 + (46,) * 8 + (92,) * 2 + (117,)
 
 
@@ -125,8 +127,8 @@ SHAPES = {
         lightning=True,
     ),
     "htdemucs": _demucs(
-        "htdemucs", "39/5", channels=48, depth=4, growth=2, nfft=4096, dconv_mode=3, dconv_depth=2, dconv_comp=8,
-        bottom_channels=512, t_layers=5,
+        "htdemucs", "39/5", channels=48, depth=4, growth=2, nfft=4096, dconv_mode=3, dconv_depth=2,
+        dconv_comp=8, bottom_channels=512, t_layers=5,
     ),
     "hdemucs": _demucs(
         "hdemucs", "44", channels=48, depth=6, growth=2, nfft=4096, dconv_mode=1, dconv_depth=2, dconv_comp=4,
@@ -141,7 +143,7 @@ SHAPES = {
         band_stride=[1, 4, 4], band_kernel=[3, 4, 4], conv_depths=[3, 3, 3], num_dplayer=8,
     ),
     "bsrnn": _bsrnn("BSRNN 64 x 8 for vocals, LSTM"),
-    "bsrnn_attention": _bsrnn("the same with one head of TF-GridNet's attention", n_att_head=1, attn_enc_dim=10),
+    "bsrnn_attention": _bsrnn("the same, one head of TF-GridNet's attention", n_att_head=1, attn_enc_dim=10),
 }  # fmt: skip
 
 
@@ -173,12 +175,12 @@ def write_shape(name: str, folder: Path, **changes: Any) -> tuple[Path, Path | N
 
 def _changed(shape: Shape, changes: Options) -> Shape:
     """With other sizes; Demucs' section is named by what stands where others have theirs."""
-    known = {**shape.weights, **{name: changes[name] for name in changes if name in shape.weights}}
     if shape.lightning:
+        known = {name: changes.get(name, value) for name, value in shape.weights.items()}
         return replace(shape, config={**shape.config, **changes}, weights=known)
     model = shape.config["model"]
     section = model if isinstance(model, str) else "model"
-    return replace(shape, config={**shape.config, section: {**shape.config[section], **changes}}, weights=known)
+    return replace(shape, config={**shape.config, section: {**shape.config[section], **changes}})
 
 
 def pymss_network(model_type: str, config: Options, **arguments: Any) -> Any:
