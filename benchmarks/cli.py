@@ -121,7 +121,7 @@ def bench() -> None:
 
 
 @bench.command(context_settings=_CONTEXT)
-@click.argument("target", metavar="ENGINE|CHECKPOINT", type=_FILE)
+@click.argument("target", metavar="ENGINE|CHECKPOINT|RECIPE", type=_FILE)
 @_told
 @_choice
 @_rounds
@@ -133,7 +133,8 @@ def speed(target: Path, told: "Told", choice: "Choice", rounds: int, chunks: int
     """Throughput, load time, memory, and where the time goes.
 
     Of a CHECKPOINT, against PyTorch and other tools that are installed; an ENGINE has nothing to be compared
-    with but ONNX Runtime.
+    with but ONNX Runtime. A RECIPE is compared with itself on PyTorch networks, made of the checkpoints
+    beside its engines, and with its runs one by one.
     """
     from rofo.benchmarks.speed import measure_speed
 
@@ -141,7 +142,7 @@ def speed(target: Path, told: "Told", choice: "Choice", rounds: int, chunks: int
 
 
 @bench.command(cls=_SpreadStems, context_settings=_CONTEXT)
-@click.argument("checkpoint", type=_FILE)
+@click.argument("checkpoint", metavar="CHECKPOINT|RECIPE", type=_FILE)
 @click.option("--mix", required=True, type=_FILE, help="Song at the model's sample rate.")
 @click.option(
     "--stems",

@@ -31,13 +31,14 @@ from rofo.manifest import load_engine_manifest, manifest_path
 Floats = NDArray[np.float32]
 Run = Callable[[Tensors], Tensors]
 
-# What pymss-core defaults otherwise than MSST, or names otherwise than a yaml: its argument -> our fact.
+# What pymss-core's Roformers default otherwise than MSST, or name otherwise: their argument -> our fact.
 _PYMSS_ARGUMENTS = {
     "zero_dc": "zero_dc",
     "skip_connection": "skip_connection",
     "stft_n_fft": "n_fft",
     "stft_hop_length": "hop_length",
 }
+_PYMSS_ROFORMERS = ("bs_", "mel_band_")
 
 
 @dataclass
@@ -168,7 +169,9 @@ def _pymss(one: Contestant, subject: Subject) -> Run:
     kind = file.family.msst_type(file.facts)
     if kind is None:
         raise EngineLoadError(f"{file.source.path}: no network of Music-Source-Separation-Training")
-    facts = {name: file.facts[fact] for name, fact in _PYMSS_ARGUMENTS.items() if fact in file.facts}
+    facts: dict[str, Any] = {}
+    if kind.startswith(_PYMSS_ROFORMERS):
+        facts = {name: file.facts[fact] for name, fact in _PYMSS_ARGUMENTS.items() if fact in file.facts}
     if "mel_sample_rate" in file.facts:  # with mel bands a yaml counts the hidden layers of a mask
         facts["mlp_hidden_layers"] = file.facts["mask_estimator_depth"]
     try:

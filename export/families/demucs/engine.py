@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rofo.export.families.demucs import network as plain
@@ -93,14 +94,33 @@ class Typed(nn.Module):
 
 
 def mean(x: Tensor, axes: tuple[int, ...], form: Form) -> Tensor:
-    """The mean over `axes`, which stay as axes of 1; over the last one as a product, see above."""
+    """The mean over `axes`, the last one among them, which stay as axes of 1; taken in stages, see above."""
     if form.engine == "tensorrt":
         return x.mean(axes, keepdim=True)
-    samples = x.shape[-1]
-    x = x @ x.new_full((samples, 1), 1 / samples)
+    samples, kernel = x.shape[-1], 1
+    if x.ndim in _POOLS:
+        kernel, zeros = _pool(samples)
+        x = _POOLS[x.ndim](x, kernel, zeros)
+    x = x @ x.new_full((x.shape[-1], 1), kernel / samples)
     for axis in axes:
         x = x.mean(axis, keepdim=True) if axis not in (-1, x.ndim - 1) else x
     return x
+
+
+_POOLED = 256
+_POOLS: dict[int, Callable[[Tensor, int, int], Tensor]] = {
+    3: lambda x, kernel, zeros: F.avg_pool1d(x, kernel, kernel, zeros),
+    4: lambda x, kernel, zeros: F.avg_pool2d(x, (1, kernel), (1, kernel), (0, zeros)),
+}
+
+
+def _pool(samples: int) -> tuple[int, int]:
+    """How many samples to sum at once, and the zeros at either end that fill the last sum."""
+    if samples <= 2 * _POOLED:
+        return samples, 0
+    fitting = (n for n in range(_POOLED, 2 * _POOLED) if -samples % n % 2 == 0)
+    kernel = next(fitting)
+    return kernel, -samples % kernel // 2
 
 
 class Levelled(nn.Module):
@@ -154,9 +174,11 @@ class Norm(nn.Module):
         return self._normed(x.unflatten(1, (self.groups, -1)), axes, shape).flatten(1, 2)
 
     def _normed(self, x: Tensor, axes: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
-        x = x - mean(x, axes, self.form)
-        scale = torch.rsqrt(mean(x * x, axes, self.form) + self.eps)
-        return x * (scale * self.weight.view(shape)) + self.bias.view(shape)
+        level = mean(x, axes, self.form)
+        # The squares are of what is centred; what comes out is made of x, so that no third array is written.
+        centred = x - level
+        scale = torch.rsqrt(mean(centred * centred, axes, self.form) + self.eps) * self.weight.view(shape)
+        return x * scale + (self.bias.view(shape) - level * scale)
 
 
 class DConv(nn.Module):
