@@ -99,6 +99,16 @@ SHAPES = {
         _bs_roformer(dim=16, depth=1, heads=1, dim_head=16),
         "bs_roformer",
     ),
+    "kim": Shape(
+        "MDX-Net as Kim_Vocal_1 and 2, and UVR's Inst_1 to 3",
+        {
+            "target_name": "vocals", "optimizer": "rmsprop", "dim_c": 4, "num_blocks": 11, "l": 3, "g": 48,
+            "k": 3, "bn": 8, "bias": False, "n_fft": 7680, "hop_length": 1024, "dim_f": 3072, "dim_t": 256,
+        },
+        family="mdx_net",
+        weights={"norm": "BatchNorm", "num_stems": 1, "channels": 2},
+        lightning=True,
+    ),
     "mdx23c": Shape(
         "MSST's own MDX23C for vocals",
         {
@@ -115,16 +125,6 @@ SHAPES = {
             "inference": {"batch_size": 1, "dim_t": 256, "num_overlap": 4},
         },
         "mdx23c",
-    ),
-    "kim": Shape(
-        "MDX-Net as Kim_Vocal_1 and 2, and UVR's Inst_1 to 3",
-        {
-            "target_name": "vocals", "optimizer": "rmsprop", "dim_c": 4, "num_blocks": 11, "l": 3, "g": 48,
-            "k": 3, "bn": 8, "bias": False, "n_fft": 7680, "hop_length": 1024, "dim_f": 3072, "dim_t": 256,
-        },
-        family="mdx_net",
-        weights={"norm": "BatchNorm", "num_stems": 1, "channels": 2},
-        lightning=True,
     ),
     "htdemucs": _demucs(
         "htdemucs", "39/5", channels=48, depth=4, growth=2, nfft=4096, dconv_mode=3, dconv_depth=2,
