@@ -111,11 +111,10 @@ def _opened(job: Job, stopwatch: Stopwatch) -> Iterator[list[tuple[Separator, Op
     with ExitStack() as stack:
         stack.enter_context(instrumented(stopwatch))
         runs = runs_alone(one.engine)
-        settings = {"backend": one.backend, "precision": one.precision, "threads": job.threads}
-        by_file = {
-            file: stack.enter_context(Separator(file, **settings))
-            for file in {file: None for file, _ in runs}
-        }
+        by_file = {}
+        for file in dict.fromkeys(file for file, _ in runs):
+            alone = Separator(file, backend=one.backend, precision=one.precision, threads=job.threads)
+            by_file[file] = stack.enter_context(alone)
         yield [(by_file[file], options) for file, options in runs]
 
 
