@@ -3,8 +3,9 @@
 Means are taken in stages: pools of a few hundred samples, whose mean is a product with a vector of equal
 weights, then over channels. A plain mean of the wave branch's eight million numbers leaves ONNX Runtime 53 dB
 (GroupNormalization) and means taken axis by axis, which OpenVINO joins to one, leave it 62; as products alone
-both keep 104 and more, with pools before 122, and 43 instead of 26 in bf16 (a public shape, seeded weights).
-Pools also take channels wherever convolutions leave them in memory; a product wants them put in order first.
+both keep 104 and more, and with pools before as much or more (a public shape, seeded weights; PyTorch's own
+float32 is 110 dB from float64). A product wants channels put in order first, pools take them wherever
+convolutions leave them in memory: 8 % of OpenVINO's processor time in fp32 (one thread, two rounds).
 """
 
 import copy
