@@ -39,11 +39,17 @@ check: lint types test
 # Speed and memory at full public size, speed and parity of the demo model; an hour or more on an idle two-core
 # machine. Then README.md's tables.
 bench: $(VENV)/ready
-	for shape in viperx kim mdx23c small; do $(BIN)/rofo-bench shape $$shape build/bench; done
+	for shape in viperx kim mdx23c small htdemucs scnet bsrnn; do $(BIN)/rofo-bench shape $$shape build/bench; done
 	$(BIN)/rofo-bench speed build/bench/viperx.ckpt --config build/bench/viperx.yaml --no-compile --chunks 1
 	$(BIN)/rofo-bench speed build/bench/kim.ckpt --no-compile --chunks 1
 	$(BIN)/rofo-bench speed build/bench/mdx23c.ckpt --config build/bench/mdx23c.yaml --no-compile --chunks 1 \
 		--precision fp32
+	$(BIN)/rofo-bench speed build/bench/htdemucs.ckpt --config build/bench/htdemucs.yaml --no-compile --chunks 2
+	$(BIN)/rofo-bench speed build/bench/scnet.ckpt --config build/bench/scnet.yaml --no-compile --chunks 2
+	$(BIN)/rofo-bench speed build/bench/bsrnn.ckpt --no-compile --chunks 1
+	mkdir -p build/bench/recipe && cp $(DEMO)/model.ckpt $(DEMO)/three_runs.toml build/bench/recipe
+	$(BIN)/rofo-export build/bench/recipe/model.ckpt --config $(DEMO)/model.yaml --target onnx
+	$(BIN)/rofo-bench speed build/bench/recipe/three_runs.toml --no-compile --backend openvino --precision fp32
 	$(BIN)/rofo-bench scale build/bench/small.ckpt --config build/bench/small.yaml --backend openvino \
 		--precision fp32 --rounds 1 --seconds 10,60,600,3600 --batches 1,2,4
 	$(BIN)/rofo-bench speed $(DEMO)/model.ckpt --config $(DEMO)/model.yaml

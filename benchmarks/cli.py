@@ -26,6 +26,11 @@ _results = click.option(
     metavar="DIR",
     help="Folder of the JSON files.",
 )
+_BACKEND, _PRECISION = click.Choice(list(BACKENDS)), click.Choice(["fp32", "bf16", "fp16"])
+_ONLY = "Only this; may be repeated."
+_threads = click.option(
+    "--threads", type=click.IntRange(1), help="Threads, pinned to cores; default: all cores."
+)
 _rounds = click.option(
     "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Repeats; medians are reported."
 )
@@ -64,12 +69,10 @@ def _choice(command: Callable[..., None]) -> Callable[..., None]:
         compiled: bool, **others: Any,
     ) -> None:  # fmt: skip
         from rofo.benchmarks.contestants import Choice
-        from rofo.benchmarks.machine import cores
 
-        threads = min(threads or cores(), cores())
-        command(choice=Choice(threads, backends, precisions, device, batch, compiled), **others)
+        choice = Choice(_at_most_all(threads), backends, precisions, device, batch, compiled)
+        command(choice=choice, **others)
 
-    only: Any = {"multiple": True, "help": "Only this; may be repeated."}
     for option in (
         click.option(
             "--compile/--no-compile", "compiled", default=True, help="torch.compile takes minutes to start."
@@ -81,11 +84,9 @@ def _choice(command: Callable[..., None]) -> Callable[..., None]:
             "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
             help="Where PyTorch computes, and whose backends take part.",
         ),
-        click.option(
-            "--threads", type=click.IntRange(1), help="Threads, pinned to cores; default: all cores."
-        ),
-        click.option("--precision", "precisions", type=click.Choice(["fp32", "bf16", "fp16"]), **only),
-        click.option("--backend", "backends", type=click.Choice(list(BACKENDS)), **only),
+        _threads,
+        click.option("--precision", "precisions", type=_PRECISION, multiple=True, help=_ONLY),
+        click.option("--backend", "backends", type=_BACKEND, multiple=True, help=_ONLY),
     ):  # fmt: skip
         call = option(call)
     return call
@@ -120,7 +121,7 @@ def bench() -> None:
 
 
 @bench.command(context_settings=_CONTEXT)
-@click.argument("target", metavar="ENGINE|CHECKPOINT", type=_FILE)
+@click.argument("target", metavar="ENGINE|CHECKPOINT|RECIPE", type=_FILE)
 @_told
 @_choice
 @_rounds
@@ -132,7 +133,8 @@ def speed(target: Path, told: "Told", choice: "Choice", rounds: int, chunks: int
     """Throughput, load time, memory, and where the time goes.
 
     Of a CHECKPOINT, against PyTorch and other tools that are installed; an ENGINE has nothing to be compared
-    with but ONNX Runtime.
+    with but ONNX Runtime. A RECIPE is compared with itself on PyTorch networks, made of the checkpoints
+    beside its engines, and with its runs one by one.
     """
     from rofo.benchmarks.speed import measure_speed
 
@@ -140,7 +142,7 @@ def speed(target: Path, told: "Told", choice: "Choice", rounds: int, chunks: int
 
 
 @bench.command(cls=_SpreadStems, context_settings=_CONTEXT)
-@click.argument("checkpoint", type=_FILE)
+@click.argument("checkpoint", metavar="CHECKPOINT|RECIPE", type=_FILE)
 @click.option("--mix", required=True, type=_FILE, help="Song at the model's sample rate.")
 @click.option(
     "--stems",
@@ -164,7 +166,9 @@ def parity(
 @bench.command(context_settings=_CONTEXT)
 @click.argument("target", metavar="ENGINE|CHECKPOINT", type=_FILE)
 @_told
-@_choice
+@_threads
+@click.option("--backend", type=_BACKEND, help="Default: the first that can run.")
+@click.option("--precision", type=_PRECISION, help="Default: what the engine's parity allows.")
 @_rounds
 @click.option(
     "--seconds", default="10,60,600,3600", show_default=True, metavar="N,N", help="Lengths of songs."
@@ -181,12 +185,15 @@ def parity(
 )
 @_results
 def scale(
-    target: Path, told: "Told", choice: "Choice", rounds: int, seconds: str, batches: str,
-    thread_counts: str | None, most: float, results: Path,
+    target: Path, told: "Told", threads: int | None, backend: str | None, precision: str | None, rounds: int,
+    seconds: str, batches: str, thread_counts: str | None, most: float, results: Path,
 ) -> None:  # fmt: skip
     """How time and memory grow with the song's length, the stems written, the batch and the threads."""
+    from rofo.benchmarks.contestants import Choice
     from rofo.benchmarks.scale import Values, measure_scale
 
+    backends, precisions = (() if name is None else (name,) for name in (backend, precision))
+    choice = Choice(_at_most_all(threads), backends, precisions)
     counts = _whole("--thread-counts", thread_counts) if thread_counts else _doubling(choice.threads)
     values = Values(_numbers("--seconds", seconds), _whole("--batches", batches), counts, most)
     finish(measure_scale(target, told, choice, values, rounds=rounds, say=note), results, choice)
@@ -206,13 +213,14 @@ def report(results: Path) -> None:
 @click.argument("name")
 @click.argument("folder", type=_FILE)
 def shape(name: str, folder: Path) -> None:
-    """Write a seeded checkpoint of a public shape into FOLDER: viperx, small, mdx23c, kim.
+    """Write a seeded checkpoint of a public shape into FOLDER. NAMEs: viperx, small, mdx23c, kim, htdemucs,
+    hdemucs, scnet, scnet_xl, bsrnn, bsrnn_attention.
 
     Speed and memory do not depend on what the weights are.
     """
     from rofo.benchmarks.shapes import write_shape
 
-    for file in write_shape(name, folder):
+    for file in filter(None, write_shape(name, folder)):
         click.echo(file)
 
 
@@ -228,6 +236,13 @@ def finish(result: "Result", folder: Path, choice: "Choice") -> None:
     gpu = result.about.machine.gpu if "cuda" in choice.devices else None
     note(f"{save(result, folder, on=gpu)}: written")
     click.echo(to_markdown([section(result)]))
+
+
+def _at_most_all(threads: int | None) -> int:
+    """As many threads as were asked for and there are cores."""
+    from rofo.benchmarks.machine import cores
+
+    return min(threads or cores(), cores())
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
 """Who takes part in a comparison: PyTorch, rofo's backends, ONNX Runtime driven plainly."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rofo.benchmarks.subject import ONNX, Subject
@@ -24,7 +24,10 @@ _WAYS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "fp16", "bf16")}
 
 @dataclass(frozen=True)
 class Contestant:
-    """One implementation in one precision, on a device. `engine` is the file that it is or stands in for."""
+    """One implementation in one precision, on a device. `engine` is the file that it is or stands in for.
+
+    `apart` is for recipes: what its engines take if each does its runs by itself, one after the other.
+    """
 
     kind: str
     engine: Path
@@ -32,12 +35,13 @@ class Contestant:
     device: str = "cpu"
     backend: str = "auto"
     compiled: bool = False
+    apart: bool = False
 
     @property
     def name(self) -> str:
         """As results have it."""
         if self.kind == ROFO:
-            return f"rofo {self.backend} {self.precision}"
+            return f"rofo {self.backend} {self.precision}" + ", its runs one by one" * self.apart
         on_gpu = [self.device] if self.device != "cpu" else []
         return _NAMES[self.kind].format(" ".join([self.precision, *["compiled"] * self.compiled, *on_gpu]))
 
@@ -104,12 +108,13 @@ def _others(subject: Subject, device: str) -> Iterator[Contestant]:
 def _engines(subject: Subject, choice: Choice) -> Iterator[Contestant]:
     """rofo on every backend there is an engine file for, in every precision of each."""
     for backend in choice.all_backends:
-        engine = subject.engines.get(BACKENDS[backend].file)
-        if engine is None and choice.backends and subject.checkpoint is None:
-            engine = subject.engine  # which says itself that it cannot be run so
-        if engine is not None:
-            for precision in BACKENDS[backend].precisions or (subject.entry(engine).precision,):
-                yield Contestant(ROFO, engine, precision, _device(backend), backend)
+        kind = BACKENDS[backend].file
+        if kind not in subject.engines and choice.backends and subject.checkpoint is None:
+            kind = next(iter(subject.engines))  # which says itself that it cannot be run so
+        if kind in subject.engines:
+            for precision in BACKENDS[backend].precisions or (subject.precision(kind),):
+                one = Contestant(ROFO, subject.engines[kind], precision, _device(backend), backend)
+                yield from (one, replace(one, apart=True)) if subject.is_recipe else (one,)
 
 
 def _plain(subject: Subject, device: str) -> Iterator[Contestant]:

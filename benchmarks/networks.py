@@ -7,7 +7,7 @@ transforms; pymss-core's networks have their own and are given samples: `wavefor
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -21,34 +21,34 @@ from rofo import Separator
 from rofo.benchmarks.contestants import GIVEN, NETWORK, PLAIN, PYMSS, ROFO, Contestant
 from rofo.benchmarks.shapes import pymss_network
 from rofo.benchmarks.stopwatch import wrapped
-from rofo.benchmarks.subject import Subject
+from rofo.benchmarks.subject import ONNX, Subject
 from rofo.dsp.scheme import Chunk
 from rofo.engines import EngineSettings, open_engine
 from rofo.engines.contract import Engine, Tensors
 from rofo.errors import EngineLoadError
-from rofo.manifest import load_engine_manifest
+from rofo.manifest import load_engine_manifest, manifest_path
 
 Floats = NDArray[np.float32]
 Run = Callable[[Tensors], Tensors]
 
-# What pymss-core defaults otherwise than MSST, or names otherwise than a yaml: its argument -> our fact.
+# What pymss-core's Roformers default otherwise than MSST, or name otherwise: their argument -> our fact.
 _PYMSS_ARGUMENTS = {
     "zero_dc": "zero_dc",
     "skip_connection": "skip_connection",
     "stft_n_fft": "n_fft",
     "stft_hop_length": "hop_length",
 }
+_PYMSS_ROFORMERS = ("bs_", "mel_band_")
 
 
 @dataclass
 class NetworkEngine:
-    """A network in an engine's place; `transforms` where it has an STFT of its own."""
+    """A network in an engine's place."""
 
     run: Run
     backend: str
     precision: str
     batch: int
-    transforms: bool = False
     in_flight: int = 1
     healthy: bool = True
 
@@ -81,15 +81,19 @@ def open_alone(one: Contestant, subject: Subject, threads: int) -> Engine | Netw
 def load_network(one: Contestant, subject: Subject) -> NetworkEngine:
     """The network of a contestant. Raises EngineLoadError where it does not run this model."""
     load = {PYMSS: _pymss, NETWORK: _plain_network, GIVEN: _given_file, PLAIN: _plain_session}[one.kind]
-    return NetworkEngine(load(one, subject), one.kind, one.precision, subject.batch, one.kind == PYMSS)
+    return NetworkEngine(load(one, subject), one.kind, one.precision, subject.batch)
 
 
 @contextmanager
 def _in_place_of_engines(one: Contestant, subject: Subject) -> Iterator[None]:
-    """Within, separators that are opened run this network."""
-    engine = load_network(one, subject)
-    with wrapped(rofo.model, "open_engine", lambda _: lambda *_, **__: engine):
-        if not engine.transforms:
+    """Within, separators that are opened run this implementation of every network."""
+    networks = {manifest: load_network(one, part) for manifest, part in subject.parts.items()}
+
+    def opened_engine(file: Path, *_: Any) -> NetworkEngine:
+        return replace(networks[manifest_path(file)])
+
+    with wrapped(rofo.model, "open_engine", lambda _: opened_engine):
+        if one.kind != PYMSS:
             yield
             return
         with wrapped(rofo.model, "ChunkLoop", lambda _: _SampleLoop):
@@ -165,7 +169,9 @@ def _pymss(one: Contestant, subject: Subject) -> Run:
     kind = file.family.msst_type(file.facts)
     if kind is None:
         raise EngineLoadError(f"{file.source.path}: no network of Music-Source-Separation-Training")
-    facts = {name: file.facts[fact] for name, fact in _PYMSS_ARGUMENTS.items() if fact in file.facts}
+    facts: dict[str, Any] = {}
+    if kind.startswith(_PYMSS_ROFORMERS):
+        facts = {name: file.facts[fact] for name, fact in _PYMSS_ARGUMENTS.items() if fact in file.facts}
     if "mel_sample_rate" in file.facts:  # with mel bands a yaml counts the hidden layers of a mask
         facts["mlp_hidden_layers"] = file.facts["mask_estimator_depth"]
     try:
@@ -193,7 +199,7 @@ def _plain_session(one: Contestant, subject: Subject) -> Run:
     if provider not in onnxruntime.get_available_providers():
         raise EngineLoadError(f"this ONNX Runtime ({onnxruntime.__version__}) has no {provider}")
     with tempfile.TemporaryDirectory() as folder:
-        graph = one.engine if one.precision == "fp32" else _typed_graph(subject, one, Path(folder))
+        graph = subject.engines[ONNX] if one.precision == "fp32" else _typed_graph(subject, one, Path(folder))
         session = onnxruntime.InferenceSession(graph, providers=[provider])
     if session.get_providers()[0] != provider:
         raise EngineLoadError(f"ONNX Runtime runs on {session.get_providers()[0]}, not {provider}")
@@ -207,7 +213,7 @@ def _typed_graph(subject: Subject, one: Contestant, folder: Path) -> Path:
     from rofo.export.model import Model
 
     file = Checkpoint.of(subject)
-    model = Model.of(file.family, file.source, file.description, one.engine.stem)
+    model = Model.of(file.family, file.source, file.description, subject.engine.stem)
     engine = file.family.engine(file.network(), file.facts, Form("tensorrt", cast(Any, one.precision)))
     graph = folder / "typed.onnx"
     write_onnx(engine, model.tensors(subject.batch), graph, typed=True)

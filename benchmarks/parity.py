@@ -21,7 +21,8 @@ from rofo.benchmarks.metrics import median_sdr, sdr
 from rofo.benchmarks.networks import Checkpoint, open_alone, opened
 from rofo.benchmarks.results import Parity, ParityRow, StemScore
 from rofo.benchmarks.rounds import Log, Say
-from rofo.benchmarks.subject import Subject, Told, is_engine, prepare
+from rofo.benchmarks.subject import Subject, Told, is_engine
+from rofo.benchmarks.system import prepare_any
 from rofo.errors import AudioReadError, UsageError
 from rofo.manifest import Manifest
 
@@ -49,7 +50,7 @@ def measure_parity(
     log = Log(say)
     with tempfile.TemporaryDirectory() as folder:
         say(f"{checkpoint.name}: preparing")
-        subject = prepare(checkpoint, told, Path(folder), log, choice.batch, choice.plans)
+        subject = prepare_any(checkpoint, told, Path(folder), log, choice)
         song = _Song.read(mix, true_files(truths, subject.manifest), subject.manifest, log)
         rows, model = _rows(subject, song, choice, log), subject.model()
     return Parity(
@@ -126,7 +127,7 @@ def _read_truth(file: Path, mix: Path, samples: int, manifest: Manifest) -> Floa
 
 
 def _rows(subject: Subject, song: _Song, choice: Choice, log: Log) -> tuple[ParityRow, ...]:
-    loud = _loud_case(subject)
+    loud = None if subject.is_recipe else _loud_case(subject)
     rows: list[ParityRow] = []
     stems = all_stems(subject.manifest)
     baseline: Stems = {}
@@ -143,7 +144,7 @@ def _rows(subject: Subject, song: _Song, choice: Choice, log: Log) -> tuple[Pari
         scores = tuple(_score(stem, estimates, baseline, song, subject.manifest) for stem in stems)
         return ParityRow(one.name, one.precision, graph, scores)
 
-    for one in contestants(subject, choice):
+    for one in (one for one in contestants(subject, choice) if not one.apart):
         row = log.attempt(one.name, partial(compared, one))
         if row:
             log.say(f"{one.name}: done")
@@ -174,9 +175,9 @@ def _loud_case(subject: Subject) -> "Case":
     return Case("loud music", inputs, outputs)
 
 
-def _graph_snr(loud: "Case", one: Contestant, subject: Subject, threads: int) -> float | None:
-    """dB of a contestant, NOT_FINITE at worst; None for what was exported, and what takes no spectra."""
-    if one.kind in (PYMSS, GIVEN) or (one.is_baseline and one.device == "cpu"):
+def _graph_snr(loud: "Case | None", one: Contestant, subject: Subject, threads: int) -> float | None:
+    """dB of a contestant, NOT_FINITE at worst; None for what was exported, what takes no spectra, recipes."""
+    if loud is None or one.kind in (PYMSS, GIVEN) or (one.is_baseline and one.device == "cpu"):
         return None
     engine = open_alone(one, subject, threads)
     try:

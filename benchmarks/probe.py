@@ -5,7 +5,8 @@ import pickle
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rofo.benchmarks.networks import opened
 from rofo.benchmarks.processes import reported
 from rofo.benchmarks.stopwatch import ENGINE, Stopwatch, instrumented
 from rofo.benchmarks.subject import Subject
+from rofo.benchmarks.system import runs_alone
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Run:
     """What it took, in seconds: `elapsed` for a `song`, `process` from its start to its end.
 
     Where it was timed from inside also to `load`, for the `first` chunk and for each of the song's `parts`;
-    `outside` is the share of the song without the engine at work, `runs` how often it was.
+    `outside` is the share of the song without the engine at work, `runs` how often it was. `cpu` is processor
+    time of the song, user and system, of all threads together.
     """
 
     song: float
@@ -48,6 +51,7 @@ class Run:
     outside: float | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
     runs: int = 0
+    cpu: float | None = None
     backend: str = ""
     precision: str = ""
 
@@ -72,34 +76,55 @@ def separate(job: Job) -> dict[str, Any]:
     """Load, warm up on one chunk, separate."""
     stopwatch = Stopwatch()
     began = time.perf_counter()
-    with opened(job.contestant, job.subject, job.threads, instrumented(stopwatch)) as separator:
+    with _opened(job, stopwatch) as runs:
         load = time.perf_counter() - began
-        first = _warmed_up(separator, job.subject)
+        first = sum(_warmed_up(separator, job.subject) for separator, _ in runs)
         if job.contestant.compiled:  # which compiles again once the network has filled its caches
-            _warmed_up(separator, job.subject)
+            _warmed_up(runs[0][0], job.subject)
         stopwatch.reset()
+        used = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
-            done = separator.separate_file(job.song, folder, Options(stems=separator.stems[: job.stems]))
+            done = [separator.separate_file(job.song, folder, options) for separator, options in runs]
+        elapsed = sum(one.elapsed for one in done)
         return {
-            "song": done.seconds,
-            "elapsed": done.elapsed,
+            "song": done[0].seconds,
+            "elapsed": elapsed,
+            "cpu": time.process_time() - used,
             "load": load,
             "first": first,
-            "outside": max(0.0, 1 - stopwatch.seconds[ENGINE] / done.elapsed),
+            "outside": max(0.0, 1 - stopwatch.seconds[ENGINE] / elapsed),
             "parts": stopwatch.used(),
             "runs": stopwatch.calls[ENGINE],
-            "backend": separator.backend,
-            "precision": separator.precision,
+            "backend": runs[0][0].backend,
+            "precision": runs[0][0].precision,
         }
+
+
+@contextmanager
+def _opened(job: Job, stopwatch: Stopwatch) -> Iterator[list[tuple[Separator, Options]]]:
+    """The separator and what it is to do; of a recipe whose runs are measured apart one for each."""
+    one = job.contestant
+    if not one.apart:
+        with opened(one, job.subject, job.threads, instrumented(stopwatch)) as separator:
+            yield [(separator, Options(stems=separator.stems[: job.stems]))]
+        return
+    with ExitStack() as stack:
+        stack.enter_context(instrumented(stopwatch))
+        runs = runs_alone(one.engine)
+        by_file = {}
+        for file in dict.fromkeys(file for file, _ in runs):
+            alone = Separator(file, backend=one.backend, precision=one.precision, threads=job.threads)
+            by_file[file] = stack.enter_context(alone)
+        yield [(by_file[file], options) for file, options in runs]
 
 
 def _warmed_up(separator: Separator, subject: Subject) -> float:
     """Seconds for a quarter of a chunk of noise, which is a single chunk in any scheme."""
-    manifest = subject.manifest
-    shape = (manifest.channels, manifest.chunk.samples // 4)
+    rate = subject.manifest.sample_rate
+    shape = (subject.manifest.channels, round(subject.shortest_chunk * rate / 4))
     noise = np.random.default_rng(1).uniform(-0.5, 0.5, shape).astype(np.float32)
     began = time.perf_counter()
-    separator.separate(noise, manifest.sample_rate)
+    separator.separate(noise, rate)
     return time.perf_counter() - began
 
 

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from rofo.benchmarks.document import markdown_table
 from rofo.benchmarks.results import Parity, Scale, Speed, load
+from rofo.benchmarks.shapes import SHAPES
 from rofo.benchmarks.tables import model_line, parity_notes, parity_tables, speed_notes, speed_table
 
 README = Path(__file__).parent.parent / "README.md"
 RESULTS = Path(__file__).parent / "results"
+RECIPE = "three_runs"  # of checkpoints/demo, as `make bench` measures it
 
 
 def main() -> None:
@@ -31,9 +33,13 @@ def filled(text: str, name: str, block: str) -> str:
 
 
 def speed_block(folder: Path) -> str:
-    """The tables of `rofo-bench speed` on the seeded public shapes that were measured."""
-    convolutional = [folder / f"speed-{name}.json" for name in ("kim", "mdx23c")]
-    return "\n".join([_viperx(folder), *(_seeded(file) for file in convolutional if file.exists())])
+    """The tables of `rofo-bench speed` on the seeded public shapes that were measured, and on the recipe."""
+    others = [folder / f"speed-{name}.json" for name in SHAPES if name not in ("viperx", "small")]
+    recipe = folder / f"speed-{RECIPE}.json"
+    tables = [_viperx(folder), *(_measured(file, "Seeded weights.") for file in others if file.exists())]
+    return "\n".join(
+        [*tables, *([_measured(recipe, "Three runs of the demo model.")] if recipe.exists() else [])]
+    )
 
 
 def parity_block(folder: Path) -> str:
@@ -44,10 +50,10 @@ def parity_block(folder: Path) -> str:
     return f"{tables}\n\n{' '.join((model_line(parity.model), *parity_notes(parity)))}\n"
 
 
-def _seeded(file: Path) -> str:
+def _measured(file: Path, what: str) -> str:
     speed = load(file)
     assert isinstance(speed, Speed)
-    notes = ("Seeded weights.", model_line(speed.model), *speed_notes(speed))
+    notes = (what, model_line(speed.model), *speed_notes(speed))
     return f"{markdown_table(speed_table(speed))}\n\n{' '.join(notes)}\n"
 
 
@@ -55,7 +61,7 @@ def _viperx(folder: Path) -> str:
     """With the memory that songs need."""
     scale = load(folder / "scale-small.json")
     assert isinstance(scale, Scale)
-    table = _seeded(folder / "speed-viperx.json")
+    table = _measured(folder / "speed-viperx.json", "Seeded weights.")
     return f"{table.rstrip()} {growth(scale)}\n"
 
 

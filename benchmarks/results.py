@@ -106,6 +106,9 @@ class SpeedRow:
     `real_time` is seconds of song per second. `process` is the whole process, from start to written files.
     `outside` is the share of the song's time in which the engine stood still. `of_matrix` and `of_memory`
     are shares of the machine's limits: arithmetic of the graph over time, and weights read once per run.
+    `cpu` is processor time of the song, user and system, of all threads; `cpu_of_pytorch` its share of
+    PyTorch's, and `cpu_of_runs` and `time_of_runs` of a recipe's what its runs take one by one, in the same
+    round.
     """
 
     name: str
@@ -121,6 +124,10 @@ class SpeedRow:
     peak_mb: Spread
     of_matrix: float | None
     of_memory: float | None
+    cpu: Spread | None = None
+    cpu_of_pytorch: Spread | None = None
+    time_of_runs: Spread | None = None
+    cpu_of_runs: Spread | None = None
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,21 @@ chunk, and separates the same song. They take turns, round by round; figures are
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import soundfile
 
 from rofo.benchmarks import machine
-from rofo.benchmarks.contestants import Choice, Contestant, contestants
+from rofo.benchmarks.contestants import ROFO, Choice, Contestant, contestants
 from rofo.benchmarks.probe import Job, Run, measure
 from rofo.benchmarks.processes import reported
 from rofo.benchmarks.results import Limits, Part, Speed, SpeedRow, Spread
 from rofo.benchmarks.rounds import Log, Say, take_turns
 from rofo.benchmarks.stopwatch import ENGINE
-from rofo.benchmarks.subject import Subject, Told, prepare
+from rofo.benchmarks.subject import Subject, Told
+from rofo.benchmarks.system import prepare_any
 from rofo.benchmarks.tools import TOOLS, Tool
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -27,13 +28,17 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class Entrant:
-    """Who runs under a name: `run` separates the song once. Others on its device are held to a `baseline`."""
+    """Who runs under a name: `run` separates the song once. Others on its device are held to a `baseline`.
+
+    A recipe is held to `apart` too, the name of who makes its runs one by one.
+    """
 
     name: str
     device: str
     precision: str
     baseline: bool
     run: Callable[[], Run]
+    apart: str | None = None
 
 
 def measure_speed(target: Path, told: Told, choice: Choice, *, rounds: int, chunks: int, say: Say) -> Speed:
@@ -46,7 +51,7 @@ def measure_speed(target: Path, told: Told, choice: Choice, *, rounds: int, chun
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         say(f"{target.name}: preparing")
-        subject = prepare(target, told, folder, log, choice.batch, choice.plans)
+        subject = prepare_any(target, told, folder, log, choice)
         song = subject.write_song(folder / "song.wav", subject.step * chunks)
         field = entrants(subject, song, choice, folder, log)
         on_cpu = {entrant.precision for entrant in field if entrant.device == "cpu"}
@@ -73,7 +78,10 @@ def measure_speed(target: Path, told: Told, choice: Choice, *, rounds: int, chun
         rounds=rounds,
         limits=limits,
         exported=subject.exported,
-        rows=tuple(speed_row(one, runs[one.name], baselines.get(one.device), best) for one in present),
+        rows=tuple(
+            speed_row(one, runs[one.name], baselines.get(one.device), best, runs.get(one.apart or ""))
+            for one in present
+        ),
     )
 
 
@@ -83,7 +91,7 @@ def entrants(subject: Subject, song: Path, choice: Choice, folder: Path, log: Lo
         log.leave_out("PyTorch", "what was given is an engine; give its checkpoint instead")
     field = [_entrant(one, Job(one, subject, song, choice.threads)) for one in contestants(subject, choice)]
     for tool in TOOLS if "cpu" in choice.devices else ():
-        if reason := tool.missing():
+        if reason := "runs networks, not recipes" if subject.is_recipe else tool.missing():
             log.leave_out(tool.program, reason)
         else:
             field.append(_tool(tool, subject, song, folder, choice.threads))
@@ -109,8 +117,11 @@ class BestRates:
         return round(gigabytes / seconds / self.limits.copy_gb.median, 4) if gigabytes else None
 
 
-def speed_row(who: Entrant, runs: Sequence[Run], baseline: Sequence[Run] | None, best: BestRates) -> SpeedRow:
-    """The row of one contestant; `baseline` are the runs of PyTorch, round by round."""
+def speed_row(
+    who: Entrant, runs: Sequence[Run], baseline: Sequence[Run] | None, best: BestRates,
+    apart: Sequence[Run] | None = None,
+) -> SpeedRow:  # fmt: skip
+    """The row of one contestant; `baseline` are the runs of PyTorch, round by round, `apart` one by one."""
     parts = _parts([run.parts for run in runs])
     engine = next((part.seconds.median for part in parts if part.name == ENGINE), None)
     shared = engine if who.device == "cpu" else None
@@ -119,7 +130,7 @@ def speed_row(who: Entrant, runs: Sequence[Run], baseline: Sequence[Run] | None,
         device=who.device,
         precision=who.precision,
         real_time=Spread.of([run.song / run.elapsed for run in runs]),
-        times_pytorch=_ratios(runs, baseline),
+        times_pytorch=_ratios(baseline, runs, "elapsed"),
         process=Spread.of([run.process for run in runs]),
         load=_spread([run.load for run in runs]),
         first=_spread([run.first for run in runs]),
@@ -128,11 +139,17 @@ def speed_row(who: Entrant, runs: Sequence[Run], baseline: Sequence[Run] | None,
         peak_mb=Spread.of([run.peak_mb for run in runs]),
         of_matrix=best.of_matrix(shared, who.precision) if shared else None,
         of_memory=best.of_memory(shared, who.precision) if shared else None,
+        cpu=_spread([run.cpu for run in runs]),
+        cpu_of_pytorch=_ratios(runs, baseline, "cpu"),
+        time_of_runs=_ratios(runs, apart, "elapsed"),
+        cpu_of_runs=_ratios(runs, apart, "cpu"),
     )
 
 
 def _entrant(one: Contestant, job: Job) -> Entrant:
-    return Entrant(one.name, one.device, one.precision, one.is_baseline, lambda: measure(job))
+    together = job.subject.is_recipe and one.kind == ROFO and not one.apart
+    apart = replace(one, apart=True).name if together else None
+    return Entrant(one.name, one.device, one.precision, one.is_baseline, lambda: measure(job), apart)
 
 
 def _tool(tool: Tool, subject: Subject, song: Path, folder: Path, threads: int) -> Entrant:
@@ -146,9 +163,15 @@ def _tool(tool: Tool, subject: Subject, song: Path, folder: Path, threads: int) 
     return Entrant(f"{tool.program} (whole process)", "cpu", "its own", False, run)
 
 
-def _ratios(runs: Sequence[Run], baseline: Sequence[Run] | None) -> Spread | None:
-    """How many times faster, each round against the same round: the machine's moods cancel out."""
-    return _spread([slow.elapsed / fast.elapsed for slow, fast in zip(baseline or (), runs, strict=False)])
+def _ratios(
+    runs: Sequence[Run] | None, others: Sequence[Run] | None, what: Literal["elapsed", "cpu"]
+) -> Spread | None:
+    """Each round against the same round: the machine's moods cancel out. None where either is not known."""
+    pairs = [
+        (getattr(one, what), getattr(other, what))
+        for one, other in zip(runs or (), others or (), strict=False)
+    ]
+    return _spread([one / other for one, other in pairs if one and other])
 
 
 def _spread(values: Sequence[float | None]) -> Spread | None:

@@ -17,7 +17,7 @@ from rofo.benchmarks.results import Exported, Model
 from rofo.benchmarks.rounds import Log
 from rofo.errors import UsageError
 from rofo.export.facts import TABLE
-from rofo.manifest import EngineFile, Manifest, load_engine_manifest, manifest_path
+from rofo.manifest import EngineFile, load_engine_manifest, manifest_path
 
 ONNX = "onnx"
 # Both `rofo-export` and a Python without its scripts on the PATH.
@@ -43,11 +43,12 @@ class Told:
 class Subject:
     """Engine files of one model by kind, their checkpoint, and what making the first took if it was made now.
 
-    `engine` is the one that the others are described by: chunk, scheme, batch and cost are its.
+    `engine` is the one that the others are described by: chunk, scheme, batch and cost are its. `manifest` is
+    that of an engine or a recipe.
     """
 
     engines: Mapping[str, Path]
-    manifest: Manifest
+    manifest: Any
     checkpoint: Path | None = None
     told: Told = Told()
     exported: Exported | None = None
@@ -58,15 +59,34 @@ class Subject:
         return next(iter(self.engines.values()))
 
     @property
+    def is_recipe(self) -> bool:
+        """Whether it is several engines."""
+        return self.engine.suffix == ".toml"
+
+    @property
+    def parts(self) -> Mapping[Path, "Subject"]:
+        """The models in it by their manifests."""
+        return {manifest_path(self.engine): self}
+
+    @property
     def batch(self) -> int:
         """Chunks at once."""
         return self.entry(self.engine).batch
 
     @property
+    def shortest_chunk(self) -> float:
+        """Seconds that no engine of it takes two chunks for."""
+        return float(self.manifest.chunk.samples / self.manifest.sample_rate)
+
+    @property
     def step(self) -> float:
         """Seconds of song that one run of the engine adds, at most."""
         alone = 1 - (self.manifest.overlap_add.overlap or 0)
-        return self.manifest.chunk.samples * alone / self.manifest.sample_rate * self.batch
+        return self.shortest_chunk * alone * self.batch
+
+    def precision(self, kind: str) -> str:
+        """Of the engine of a kind."""
+        return self.entry(self.engines[kind]).precision
 
     def write_song(self, path: Path, seconds: float) -> Path:
         """A song of noise in the model's rate and channels."""
@@ -122,6 +142,8 @@ def prepare(
             raise UsageError(
                 f"{target}: an engine needs no --config or other facts; drop them, or give its checkpoint"
             )
+        if batch != 1:
+            raise UsageError(f"{target}: an engine has one batch; drop --batch, or give its checkpoint")
         manifest = load_engine_manifest(target)
         (entry,) = (entry for entry in manifest.engines if entry.file == target.name)
         return Subject({entry.backend: target}, manifest)

@@ -11,6 +11,7 @@ AXES = {
     "batch": "chunks at once",
     "threads": "threads",
 }
+_SHARES = ("processor time of PyTorch's", "time of its runs'", "processor time of its runs'")
 _SDR_NOTE = (
     "SDR is the global one of the music demixing challenges, against the true stems; its median is over "
     "whole seconds. A difference is against the first row."
@@ -58,28 +59,23 @@ def machine_note(about: About) -> str:
 
 
 def speed_table(speed: Speed) -> Table:
-    """Contestants; also what README shows."""
-    head = (
-        "",
-        "x real time",
-        "times PyTorch",
-        "outside the engine",
-        "of the matrix rate",
-        "load",
-        "peak memory",
-    )
-    return Table(head, tuple(
-        (
-            row.name,
-            _spread(row.real_time),
-            _spread(row.times_pytorch),
-            _percent(row.outside.median if row.outside else None),
-            _percent(row.of_matrix),
-            f"{row.load.median:.1f} s" if row.load else "",
-            _memory(row.peak_mb.median),
-        )
-        for row in speed.rows
-    ))  # fmt: skip
+    """Contestants; also what README shows. Shares that no row has are no columns."""
+    columns: dict[str, tuple[str, ...]] = {
+        "": tuple(row.name for row in speed.rows),
+        "x real time": tuple(_spread(row.real_time) for row in speed.rows),
+        "times PyTorch": tuple(_spread(row.times_pytorch) for row in speed.rows),
+        "processor time of PyTorch's": tuple(_spread(row.cpu_of_pytorch) for row in speed.rows),
+        "time of its runs'": tuple(_spread(row.time_of_runs) for row in speed.rows),
+        "processor time of its runs'": tuple(_spread(row.cpu_of_runs) for row in speed.rows),
+        "outside the engine": tuple(
+            _percent(row.outside.median if row.outside else None) for row in speed.rows
+        ),
+        "of the matrix rate": tuple(_percent(row.of_matrix) for row in speed.rows),
+        "load": tuple(f"{row.load.median:.1f} s" if row.load else "" for row in speed.rows),
+        "peak memory": tuple(_memory(row.peak_mb.median) for row in speed.rows),
+    }
+    shown = {head: cells for head, cells in columns.items() if any(cells) or head not in _SHARES}
+    return Table(tuple(shown), tuple(zip(*shown.values(), strict=True)))
 
 
 def speed_notes(speed: Speed) -> tuple[str, ...]:
@@ -99,6 +95,16 @@ def speed_notes(speed: Speed) -> tuple[str, ...]:
             f"The machine's limits, measured in the same run: {matrix} in a matrix product of 4096 x 4096, "
             f"{speed.limits.copy_gb.median:.0f} GB/s in copying memory."
         )
+    if any(row.cpu_of_pytorch for row in speed.rows):
+        notes.append(
+            "Processor time is user and system time of all threads, which other programs change "
+            "little; with several threads PyTorch's also counts their waiting for each other."
+        )
+    if any(row.time_of_runs for row in speed.rows):
+        notes.append(
+            "The runs of a recipe's engines are also made one by one: each separates the song and writes its "
+            "stems by itself."
+        )
     if speed.model.tflop:
         notes.append(f"A chunk takes {speed.model.tflop:.3g} TFLOP of matrix products.")
     if speed.exported:
@@ -113,11 +119,12 @@ def _parts_table(speed: Speed) -> Table:
     """Seconds of the song by step."""
     rows = [(row, steps(row)) for row in speed.rows if row.parts]
     names = tuple(dict.fromkeys(name for _, parts in rows for name in parts))
-    head = "seconds of the song in", *names, "first chunk", "whole process", "of the memory rate"
+    head = "seconds of the song in", *names, "processor", "first chunk", "whole process", "of the memory rate"
     return Table(head, tuple(
         (
             row.name,
             *(f"{parts[name]:.3g}" if name in parts else "" for name in names),
+            f"{row.cpu.median:.3g}" if row.cpu else "",
             f"{row.first.median:.3g}" if row.first else "",
             f"{row.process.median:.3g}",
             _percent(row.of_memory),

@@ -17,7 +17,7 @@ LIMITS = Limits({"fp32": {"median": 100.0, "lowest": 90.0, "highest": 110.0}}, S
 
 
 def run(elapsed, engine):
-    return Run(30.0, elapsed, elapsed + 1, 200.0, 1.0, 0.5, 0.25, {"engine": engine}, 4)
+    return Run(30.0, elapsed, elapsed + 1, 200.0, 1.0, 0.5, 0.25, {"engine": engine}, 4, cpu=2 * elapsed - 1)
 
 
 def test_ratios_are_taken_within_a_round():
@@ -29,6 +29,15 @@ def test_ratios_are_taken_within_a_round():
     assert row.real_time == Spread(3.0, 3.0, 6.0)
     assert row.of_matrix == pytest.approx(0.4e12 / 8 / 100e9)
     assert row.of_memory == pytest.approx(4 / 8 / 10)
+    assert row.cpu_of_pytorch == Spread.of([9 / 19, 19 / 59, 19 / 39])
+    assert (row.time_of_runs, row.cpu_of_runs) == (None, None)
+
+
+def test_a_recipe_is_held_to_its_runs_one_by_one():
+    who = Entrant("recipe", "cpu", "fp32", False, dict, apart="recipe, its runs one by one")
+    row = speed_row(who, [run(11, 4), run(30, 4)], None, BestRates(LIMITS, 0, 0), [run(10, 4), run(20, 4)])
+    assert row.time_of_runs == Spread.of([1.1, 1.5])
+    assert row.cpu_of_runs == Spread.of([21 / 19, 59 / 39])
 
 
 def test_without_pytorch_there_is_no_ratio_and_without_a_limit_no_share():
