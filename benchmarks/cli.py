@@ -64,7 +64,7 @@ def _choice(command: Callable[..., None]) -> Callable[..., None]:
         compiled: bool, **others: Any,
     ) -> None:  # fmt: skip
         from rofo.benchmarks.contestants import Choice
-        from rofo.benchmarks.machine import cores
+        from rofo.threads import cores
 
         threads = min(threads or cores(), cores())
         command(choice=Choice(threads, backends, precisions, device, batch, compiled), **others)
