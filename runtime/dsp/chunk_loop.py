@@ -18,6 +18,8 @@ from rofo.manifest import Manifest
 from rofo.threads import cores
 from rofo.watch import Watch
 
+Inputs = dict[str, Floats]
+
 
 @dataclass(frozen=True)
 class _Item:
@@ -79,7 +81,7 @@ class ChunkLoop:
         ahead = self._engine.in_flight + 2
         workers = ThreadPoolExecutor(ahead, thread_name_prefix="rofo-engine")
         transforms = ThreadPoolExecutor(self._threads, thread_name_prefix="rofo-transform")
-        turns = Semaphore(self._engine.in_flight)
+        turns, spare = Semaphore(self._engine.in_flight), deque[Inputs]()
 
         def share(jobs: Iterable[Job]) -> None:
             for _ in transforms.map(_do, jobs):
@@ -88,7 +90,7 @@ class ChunkLoop:
         waiting: deque[tuple[list[_Item], Future[_Estimates]]] = deque()
         try:
             while batch := list(islice(items, self._engine.batch)):
-                waiting.append((batch, workers.submit(self._estimates, batch, share, turns)))
+                waiting.append((batch, workers.submit(self._estimates, batch, share, turns, spare)))
                 if len(waiting) == ahead:
                     done, result = waiting.popleft()
                     yield done, result.result()
@@ -99,12 +101,14 @@ class ChunkLoop:
             for pool in (workers, transforms):
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _estimates(self, batch: list[_Item], share: Share, turns: Semaphore) -> _Estimates:
-        """STFT, engine when it is its turn, inverse STFT."""
+    def _estimates(
+        self, batch: list[_Item], share: Share, turns: Semaphore, spare: deque[Inputs]
+    ) -> _Estimates:
+        """STFT, engine when it is its turn, inverse STFT; `spare` are inputs whose memory nobody needs."""
         if self._silent and not any(item.samples.any() for item in batch):
             shape = len(self._manifest.stems), self._manifest.channels, self._manifest.chunk.samples
             return _Estimates([np.zeros(shape, np.float32) for _ in batch], None)
-        inputs = self._inputs(batch, share)
+        inputs = self._inputs(batch, share, spare)
         with turns:
             began = time.perf_counter()
             outputs = self._engine.run(inputs)
@@ -116,6 +120,7 @@ class ChunkLoop:
             )
         places = ({name: tensor[place] for name, tensor in outputs.items()} for place in range(len(batch)))
         found = [self._estimate(item, own, share) for item, own in zip(batch, places, strict=True)]
+        spare.append(inputs)  # not before: outputs may be views of them
         return _Estimates(found, seconds)
 
     def _items(self, chunks: Iterable[Chunk]) -> Iterator[_Item]:
@@ -128,9 +133,12 @@ class ChunkLoop:
             for i in range(song_channels):
                 yield _Item(chunk, chunk.samples[i : i + 1], closes=i == song_channels - 1)
 
-    def _inputs(self, batch: list[_Item], share: Share) -> Tensors:
+    def _inputs(self, batch: list[_Item], share: Share, spare: deque[Inputs]) -> Inputs:
         """What the engine is given; places that no item fills are silent."""
-        inputs = {name: np.empty(shape, np.float32) for name, shape in self._shapes.inputs.items()}
+        try:
+            inputs = spare.pop()
+        except IndexError:
+            inputs = {name: np.empty(shape, np.float32) for name, shape in self._shapes.inputs.items()}
         for name, tensor in inputs.items():
             tensor[len(batch) :] = 0
             for place, item in zip(tensor, batch, strict=False):
