@@ -33,7 +33,16 @@ from rofo.dsp.scheme import Floats
 from rofo.dsp.spectrogram import Spectrogram
 from rofo.engines import BACKENDS, Backend
 from rofo.engines.contract import EngineSource, Tensors
-from rofo.manifest import ChunkSize, EngineFile, Manifest, OverlapAdd, Source, Stft, file_sha256
+from rofo.manifest import (
+    ChunkSize,
+    EngineFile,
+    Manifest,
+    OverlapAdd,
+    Source,
+    Stft,
+    file_sha256,
+    load_engine_manifest,
+)
 
 T = TypeVar("T")
 
@@ -116,7 +125,7 @@ def measure_host(name: str, threads: Sequence[int], seconds: float, *, rounds: i
 
 
 def _measured(name: str, threads: int, seconds: float) -> Run:
-    outside, inside = reported("rofo.benchmarks.host", (name, threads, seconds), threads=threads)
+    outside, inside = reported("rofo.benchmarks.host", (GEOMETRIES[name], threads, seconds), threads=threads)
     return Run(peak_mb=outside.peak_mb, **inside)
 
 
@@ -126,13 +135,14 @@ def main() -> None:
     answer.write_text(json.dumps(_inside(*pickle.loads(question.read_bytes()))), encoding="utf-8")
 
 
-def _inside(name: str, threads: int, seconds: float) -> dict[str, Any]:
-    BACKENDS[_NAME] = Backend("nothing", f"{__name__}:CostlessEngine", _NAME, "numpy", "rofo")
+def _inside(geometry: Geometry, threads: int, seconds: float) -> dict[str, Any]:
+    BACKENDS.update([backend()])
     with tempfile.TemporaryDirectory() as folder:
-        manifest = _manifest(name, Path(folder))
+        engine = write_engine(geometry, Path(folder))
+        manifest = load_engine_manifest(engine)
         song = write_noise(Path(folder) / "song.wav", seconds, RATE, 2)
         short = write_noise(Path(folder) / "short.wav", _STAGED * manifest.chunk.samples / RATE, RATE, 2)
-        with Separator(Path(folder) / manifest.engines[0].file, threads=threads) as separator:
+        with Separator(engine, threads=threads) as separator:
             separator.separate_file(short, Path(folder) / "out")
             processor = time.process_time()
             done = separator.separate_file(song, Path(folder) / "out")
@@ -172,13 +182,18 @@ def _write(paths: Mapping[str, Path], shape: AudioFormat, blocks: Sequence[Float
             files.write(dict.fromkeys(paths, block))
 
 
-def _manifest(name: str, folder: Path) -> Manifest:
-    """Written beside a file that stands for the engine."""
-    geometry, file = GEOMETRIES[name], folder / f"{name}.{_NAME}"
+def backend() -> tuple[str, Backend]:
+    """The line of the registry that runs what `write_engine` writes."""
+    return _NAME, Backend("nothing", "rofo.benchmarks.host:CostlessEngine", _NAME, "numpy", "rofo")
+
+
+def write_engine(geometry: Geometry, folder: Path) -> Path:
+    """A file that stands for the engine that costs nothing, with its manifest."""
+    file = folder / f"engine.{_NAME}"
     file.write_bytes(_NAME.encode())
     entry = EngineFile(file.name, _NAME, "0", "fp32", (), 1, file_sha256(file))
     manifest = Manifest(
-        name=name,
+        name=_NAME,
         architecture="an engine that costs nothing",
         sample_rate=RATE,
         channels=2,
@@ -193,7 +208,7 @@ def _manifest(name: str, folder: Path) -> Manifest:
         parity=(),
     )
     file.with_suffix(".json").write_text(manifest.to_json(), encoding="utf-8")
-    return manifest
+    return file
 
 
 def _model(name: str) -> Model:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -81,7 +81,7 @@ class Spectrogram:
     def _transform(self, frames: Floats, into: Floats) -> None:
         """Frames (n, n_fft) into their spectra (n, bins, 2)."""
         whole = into if self.stft.top_bin and into.flags.c_contiguous else None
-        out = None if whole is None else whole.view(np.complex64)[..., 0]
+        out: Any = None if whole is None else whole.view(np.complex64)[..., 0]
         spectrum = np.fft.rfft(frames * self._analysis, axis=-1, norm="forward", out=out)
         if whole is None:
             into[...] = spectrum.view(np.float32).reshape(*spectrum.shape, 2)[:, : self.stft.bins]
@@ -94,7 +94,7 @@ class Spectrogram:
         n_fft, hop, dropped = self.stft.n_fft, self.stft.hop_length, self.stft.dropped_frames
         begin = max(0, hops.start - dropped - (n_fft - 1) // hop)
         reaching = np.ascontiguousarray(spectrum[begin : max(0, hops.stop - dropped)]).view(np.complex64)
-        frames = np.fft.irfft(reaching[..., 0], n=n_fft, axis=-1)
+        frames = np.fft.irfft(reaching[..., 0], n=n_fft, axis=-1).astype(np.float32, copy=False)
         frames *= self._synthesis
         kept = self._keep(hops, self._overlap_added(frames, begin + dropped, hops), samples)
         samples[kept] *= self._gain[kept]
