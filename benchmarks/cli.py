@@ -200,6 +200,25 @@ def scale(
 
 
 @bench.command(context_settings=_CONTEXT)
+@click.argument("geometry", type=click.Choice(["viperx", "kim"]))
+@_rounds
+@click.option(
+    "--seconds", type=click.FloatRange(1), default=120.0, show_default=True, help="Length of the song."
+)
+@click.option("--thread-counts", metavar="N,N", help="Default: 1, 2, 4, ... up to all cores.")
+@_results
+def host(geometry: str, rounds: int, seconds: float, thread_counts: str | None, results: Path) -> None:
+    """What all but the engine allows, with one that costs nothing, for the transform of a public model."""
+    from rofo.benchmarks.contestants import Choice
+    from rofo.benchmarks.host import measure_host
+    from rofo.threads import cores
+
+    counts = _whole("--thread-counts", thread_counts) if thread_counts else _doubling(cores())
+    measured = measure_host(geometry, counts, seconds, rounds=rounds, say=note)
+    finish(measured, results, Choice(max(counts)))
+
+
+@bench.command(context_settings=_CONTEXT)
 @_results
 def report(results: Path) -> None:
     """Write report.html, report.md and report.json from the results of all runs."""
@@ -240,7 +259,7 @@ def finish(result: "Result", folder: Path, choice: "Choice") -> None:
 
 def _at_most_all(threads: int | None) -> int:
     """As many threads as were asked for and there are cores."""
-    from rofo.benchmarks.machine import cores
+    from rofo.threads import cores
 
     return min(threads or cores(), cores())
 

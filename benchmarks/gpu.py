@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 
 from rofo import EngineLoadError
-from rofo.benchmarks import machine
 from rofo.benchmarks.cli import RESULTS, finish
 from rofo.benchmarks.contestants import Choice
 from rofo.benchmarks.document import is_ours
@@ -21,6 +20,7 @@ from rofo.benchmarks.speed import measure_speed
 from rofo.benchmarks.subject import Told, write_noise
 from rofo.console import command_line, note
 from rofo.engines.cuda import open_cuda
+from rofo.threads import cores
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,7 +40,7 @@ def check(
     except EngineLoadError as error:
         click.echo(f"SKIPPED, nothing was measured: {error}")
         return 0
-    choice = Choice(machine.cores(), device="cuda", batch=batch)
+    choice = Choice(cores(), device="cuda", batch=batch)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint, config = write_shape(shape, folder, **({"depth": depth} if depth else {}))

@@ -18,17 +18,13 @@ from typing import Any
 import numpy as np
 
 from rofo.benchmarks.results import About, LeftOut, Machine
+from rofo.threads import cores
 
 _PACKAGES = (
     "rofo", "numpy", "openvino", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "torch",
     "pymss-core", "pymss", "audio-separator",
 )  # fmt: skip
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16")
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def about(threads: int, left_out: list[LeftOut]) -> About:

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 
 from rofo.benchmarks.charts import Bar, bars, line, shares
 from rofo.benchmarks.document import Plot, is_ours
-from rofo.benchmarks.results import Parity, Result, Scale, Speed, Spread
+from rofo.benchmarks.results import Host, Parity, Result, Scale, Speed, Spread
 from rofo.benchmarks.tables import AXES, by_axis, steps
 
 
 def plots(result: Result) -> tuple[Plot, ...]:
     """The plots of one run."""
+    if isinstance(result, Host):
+        return ()
     if isinstance(result, Speed):
         return tuple(_speed_plots(result))
     return tuple(_parity_plots(result) if isinstance(result, Parity) else _scale_plots(result))

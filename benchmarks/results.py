@@ -214,8 +214,31 @@ class Scale:
     points: tuple[Point, ...]
 
 
-Result = Speed | Parity | Scale
-_KINDS: dict[Any, type[Result]] = {"speed": Speed, "parity": Parity, "scale": Scale}
+@dataclass(frozen=True)
+class HostRow:
+    """A number of threads: seconds of song per second, and per second of processor."""
+
+    threads: int
+    real_time: Spread
+    per_processor: Spread
+    peak_mb: Spread
+
+
+@dataclass(frozen=True)
+class Host:
+    """`rofo-bench host`. `stages` are processor seconds for a chunk, each stage alone on one thread."""
+
+    kind: Literal["host"]
+    about: About
+    model: Model
+    song_seconds: float
+    rounds: int
+    stages: tuple[Part, ...]
+    rows: tuple[HostRow, ...]
+
+
+Result = Speed | Parity | Scale | Host
+_KINDS: dict[Any, type[Result]] = {"speed": Speed, "parity": Parity, "scale": Scale, "host": Host}
 
 
 def to_json(result: Result) -> dict[str, Any]:
@@ -257,5 +280,5 @@ def load_all(folder: Path) -> tuple[Result, ...]:
     """All results of a folder, by kind and name. Raises UsageError as `load`, and where there is none."""
     files = [file for kind in _KINDS for file in sorted(folder.glob(f"{kind}-*.json"))]
     if not files:
-        raise UsageError(f"{folder}: no results; run rofo-bench speed, parity or scale first")
+        raise UsageError(f"{folder}: no results; run rofo-bench speed, parity, scale or host first")
     return tuple(load(file) for file in files)

@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import rofo.model
 from rofo.audio import AudioReader
-from rofo.audio.writer import StemFiles
+from rofo.audio.writer import StemWriter
 from rofo.dsp.spectrogram import Spectrogram
 
 P = ParamSpec("P")
@@ -83,8 +83,8 @@ def instrumented(stopwatch: Stopwatch) -> Iterator[None]:
             (AudioReader, "blocks", lambda blocks: stopwatch.timed_items(READ, blocks)),
             (Spectrogram, "forward", timing(STFT)),
             (Spectrogram, "inverse", timing(ISTFT)),
-            (StemFiles, "write", timing(WRITE)),
-            (StemFiles, "__exit__", timing(WRITE)),
+            (StemWriter, "write", timing(WRITE)),
+            (StemWriter, "finish", timing(WRITE)),
         ):
             wrapping.enter_context(wrapped(owner, name, wrap))
         yield

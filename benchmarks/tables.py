@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from rofo.benchmarks.document import Section, Table
-from rofo.benchmarks.results import About, Model, Parity, Point, Result, Scale, Speed, SpeedRow, Spread
+from rofo.benchmarks.results import About, Host, Model, Parity, Point, Result, Scale, Speed, SpeedRow, Spread
 
 AXES = {
     "seconds": "length of the song, s",
@@ -25,6 +25,8 @@ def section(result: Result) -> Section:
         tables, notes = (speed_table(result), _parts_table(result)), speed_notes(result)
     elif isinstance(result, Parity):
         tables, notes = parity_tables(result), parity_notes(result)
+    elif isinstance(result, Host):
+        tables, notes = _host_tables(result), _host_notes(result)
     else:
         tables, notes = tuple(_scale_tables(result)), _scale_notes(result)
     return Section(
@@ -180,6 +182,32 @@ def _scale_notes(scale: Scale) -> tuple[str, ...]:
         f"own; where its length does not vary, a song of {scale.song_seconds:.3g} s."
     )
     return how, machine_note(scale.about)
+
+
+def _host_tables(host: Host) -> tuple[Table, ...]:
+    head = "threads", "x real time", "times one thread", "x real time per core in use", "peak memory"
+    alone = host.rows[0].real_time.median
+    rows = tuple(
+        (
+            f"{row.threads}",
+            _spread(row.real_time),
+            f"{row.real_time.median / alone:.2f}",
+            _spread(row.per_processor),
+            _memory(row.peak_mb.median),
+        )
+        for row in host.rows
+    )
+    stages = tuple((part.name, f"{part.seconds.median * 1e3:.3g}") for part in host.stages)
+    return Table(head, rows), Table(("stage of a chunk", "processor ms"), stages)
+
+
+def _host_notes(host: Host) -> tuple[str, ...]:
+    how = (
+        f"A song of {host.song_seconds:.3g} s of noise in 16 bits, one stem and the residual written, "
+        f"{_repeats(host.rounds)}, every number of threads a process of its own, pinned to as many cores. "
+        "The stages are timed alone, on one thread."
+    )
+    return how, machine_note(host.about)
 
 
 def by_axis(scale: Scale) -> Iterator[tuple[str, Sequence[Point]]]:

@@ -173,6 +173,7 @@ class _Run:
             elapsed=result.elapsed,
             speed=speed,
             engines=result.engines,
+            silent=result.silent,
             warnings=list(result.warnings),
         )
         return 0

@@ -130,13 +130,15 @@ class EngineFile:
 class Parity:
     """Signal-to-noise ratio of one backend's output spectrogram against the fp32 network, in dB.
 
-    `measured_on` says on what: the engine itself, or a stand-in for it.
+    `measured_on` says on what: the engine itself, or a stand-in for it. `keeps_silence`: of a silent chunk it
+    made exact zeros.
     """
 
     backend: str
     precision: str
     snr_db: float
     measured_on: str = "engine"
+    keeps_silence: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -234,8 +236,16 @@ class Manifest:
 
     def snr_db(self, backend: str, precision: str) -> float | None:
         """Measured parity of a backend and precision, None where it was not measured."""
-        found = [p.snr_db for p in self.parity if (p.backend, p.precision) == (backend, precision)]
-        return found[0] if found else None
+        measured = self._measured(backend, precision)
+        return measured.snr_db if measured else None
+
+    def keeps_silence(self, backend: str, precision: str) -> bool:
+        """Whether a backend in a precision was seen to make exact zeros of a silent chunk."""
+        measured = self._measured(backend, precision)
+        return measured is not None and measured.keeps_silence
+
+    def _measured(self, backend: str, precision: str) -> Parity | None:
+        return next((p for p in self.parity if (p.backend, p.precision) == (backend, precision)), None)
 
     def to_json(self) -> str:
         """The manifest as the text of its file."""

@@ -25,19 +25,19 @@ from rofo.watch import Watch
 
 
 class EngineModel:
-    """One engine. Immutable: every estimator call keeps its own state."""
+    """One engine; `threads` do the transforms. Immutable: every estimator call keeps its own state."""
 
     ahead = 0.0  # the share of the work before the first estimate comes
     seeds = 1
 
-    def __init__(self, engine: Engine, manifest: Manifest, file: Path) -> None:
+    def __init__(self, engine: Engine, manifest: Manifest, file: Path, threads: int | None) -> None:
         self.manifest, self.normalize = manifest, manifest.normalize
         self.engines: tuple[Engine, ...] = (engine,)
         (entry,) = (entry for entry in manifest.engines if entry.file == file.name)
         # All that decides over the stems: file, backend, precision, and what the manifest says of the sound.
         made_of = entry.sha256, entry.data_sha256, engine.backend, engine.precision
         self.identity = hash_engine(manifest, *made_of)
-        self._loop = ChunkLoop(engine, manifest, str(file))
+        self._loop = ChunkLoop(engine, manifest, str(file), threads)
 
     def estimator(
         self, scheme: str | None, overlap: float | None, shifts: int = 0, seed: int = 0
@@ -135,7 +135,7 @@ def _opener(settings: EngineSettings, *, low_memory: bool) -> Callable[[Path], M
 
 def _open_engine(path: Path, manifest: Manifest, settings: EngineSettings) -> EngineModel:
     file = _engine_file(path, manifest, settings.backend)
-    return EngineModel(open_engine(file, manifest, settings), manifest, file)
+    return EngineModel(open_engine(file, manifest, settings), manifest, file, settings.threads)
 
 
 def _engine_file(path: Path, manifest: Manifest, backend: str) -> Path:

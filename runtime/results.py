@@ -27,7 +27,8 @@ class Progress:
 class SeparatedFile(dict[str, Path]):
     """{stem: path} of one file, with its length and the time taken in seconds, and what to know about it.
 
-    `engines` are the seconds within each engine, by its name. `skipped` tells that the stems were there.
+    `engines` are the seconds within each engine, by its name, `silent` the chunks of exact zeros that each
+    was not run for. `skipped` tells that the stems were there.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class SeparatedFile(dict[str, Path]):
         elapsed: float,
         warnings: Sequence[str],
         engines: Mapping[str, float] | None = None,
+        silent: Mapping[str, int] | None = None,
         skipped: bool = False,
     ) -> None:
         super().__init__(paths)
         self.seconds, self.elapsed = seconds, elapsed
-        self.engines = dict(engines or {})
+        self.engines, self.silent = dict(engines or {}), dict(silent or {})
         self.warnings, self.skipped = tuple(warnings), skipped

@@ -159,7 +159,12 @@ class Separator:
             empty = [] if source.frames else ["holds no samples; its stems are empty"]
             warnings = [*reader.warnings, *files.warnings, *empty]
         return SeparatedFile(
-            paths, seconds=seconds, elapsed=watch.elapsed, warnings=warnings, engines=watch.engines
+            paths,
+            seconds=seconds,
+            elapsed=watch.elapsed,
+            warnings=warnings,
+            engines=watch.engines,
+            silent=watch.silent,
         )
 
     def _watch(self, options: Options) -> Watch:

@@ -18,6 +18,7 @@ class Watch:
     progress: Callable[[Progress], None] | None = None
     total: float | None = None
     engines: dict[str, float] = field(default_factory=dict)  # seconds within each, by its manifest's name
+    silent: dict[str, int] = field(default_factory=dict)  # chunks of zeros that each was not run for
     began: float = field(default_factory=time.perf_counter)
     _samples: dict[int, float] = field(default_factory=dict)  # done, by their rate
 
@@ -41,10 +42,12 @@ class Watch:
                 done = self.total
             self.progress(Progress(done, self.total, self.elapsed))
 
-    def spend(self, engine: str, seconds: float) -> None:
-        """An engine took so long."""
-        self.engines[engine] = self.engines.get(engine, 0.0) + seconds
+    def spend(self, engine: str, seconds: float | None, chunks: int) -> None:
+        """An engine took so long for so many chunks; None where it was not run, as they are silent."""
+        self.engines[engine] = self.engines.get(engine, 0.0) + (seconds or 0.0)
+        if seconds is None:
+            self.silent[engine] = self.silent.get(engine, 0) + chunks
 
-    def silent(self) -> "Watch":
+    def quiet(self) -> "Watch":
         """The same for a part whose progress is told by the whole."""
         return replace(self, progress=None)

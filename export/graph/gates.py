@@ -103,23 +103,26 @@ def reference(model: Model, network: Callable[[Tensors], Tensors], *, keeps_sile
 def check_engine(path: Path, manifest: Manifest, wanted: Reference) -> tuple[Parity, ...]:
     """Compare the engine at `path` with the network on this machine's first backend, in every precision.
 
-    fp32 must reach MIN_FP32_DB on every chunk, stay finite, and keep silence silent; bf16 is measured where
-    the processor computes in it, for the runtime to decide: its figure is that of the worst chunk. Raises
-    ParityError, or EngineLoadError without a backend.
+    fp32 must reach MIN_FP32_DB on every chunk, stay finite, and keep silence silent where the network does;
+    bf16 is measured where the processor computes in it, for the runtime to decide: its figure is that of the
+    worst chunk. Raises ParityError, or EngineLoadError without a backend.
     """
     backend = _installed_backend(manifest)
-    fp32 = _measured(path, manifest, backend, "fp32", wanted)
+    fp32, silent = _measured(path, manifest, backend, "fp32", wanted)
     for case, decibels in zip(wanted.cases, fp32, strict=True):
         if decibels < MIN_FP32_DB:
             raise ParityError(
                 f"{manifest.name}: {backend} in fp32 is {decibels:.1f} dB from the network on {case.name}, "
                 f"the gate is {MIN_FP32_DB:.0f} dB; nothing was written, please report the checkpoint"
             )
-    parity = Parity(backend, "fp32", min(fp32))
+    if wanted.keeps_silence and not silent:  # 0/0 in a norm would show here
+        raise ParityError(f"{manifest.name}: {backend} turns silence into sound; nothing was written")
+    parity = Parity(backend, "fp32", min(fp32), keeps_silence=silent)
     try:
-        return parity, Parity(backend, "bf16", min(_measured(path, manifest, backend, "bf16", wanted)))
+        bf16, silent = _measured(path, manifest, backend, "bf16", wanted)
     except EngineLoadError:
         return (parity,)
+    return parity, Parity(backend, "bf16", min(bf16), keeps_silence=silent)
 
 
 def check_typed(path: Path, name: str, options: PlanOptions, wanted: Reference) -> Parity:
@@ -150,7 +153,7 @@ def check_typed(path: Path, name: str, options: PlanOptions, wanted: Reference) 
         _check_headroom(name, room)
     if wanted.keeps_silence and not _silent(graph.run(_silence(noise))[0]):
         raise _refusal(name, options, "not silent on silence", at_noise)
-    return Parity(options.backend, options.precision, min(measured), TYPED_ON)
+    return Parity(options.backend, options.precision, min(measured), TYPED_ON, wanted.keeps_silence)
 
 
 def loud_chunk(model: Model) -> Tensors:
@@ -214,16 +217,17 @@ def _repeated(tensors: Tensors, batch: int) -> Tensors:
 
 def _measured(
     path: Path, manifest: Manifest, backend: str, precision: str, wanted: Reference
-) -> Sequence[float]:
-    """dB from the network on every test chunk. Raises ParityError where fp32 is not finite, or not silent."""
+) -> tuple[Sequence[float], bool]:
+    """dB from the network on every test chunk, and whether a silent one gives exact zeros.
+
+    Raises ParityError where fp32 is not finite.
+    """
     engine = open_engine(path, manifest, EngineSettings(backend, precision))
     try:
         found = [_run(engine, manifest, case) for case in wanted.cases]
-        if precision == "fp32" and wanted.keeps_silence:
-            _check_silence(engine, manifest, wanted.cases[0].inputs)
+        return found, _silent(engine.run(_silence(_repeated(wanted.cases[0].inputs, engine.batch))))
     finally:
         engine.close()
-    return found
 
 
 def _run(engine: Engine, manifest: Manifest, case: Case) -> float:
@@ -238,12 +242,6 @@ def _run(engine: Engine, manifest: Manifest, case: Case) -> float:
             "nothing was written"
         )
     return -_MAX_DB
-
-
-def _check_silence(engine: Engine, manifest: Manifest, inputs: Tensors) -> None:
-    """0/0 in a norm would show here."""
-    if not _silent(engine.run(_silence(_repeated(inputs, engine.batch)))):
-        raise ParityError(f"{manifest.name}: {engine.backend} turns silence into sound; nothing was written")
 
 
 def _installed_backend(manifest: Manifest) -> str:

@@ -82,20 +82,19 @@ def quantise(samples: NDArray[np.float32], bits: int) -> NDArray[np.int32]:
     """
     full = 2 ** (bits - 1)
     # 2^31 - 1 does not exist in float32; up to 24 bits float32 is exact.
-    scaled = np.rint(samples.astype(np.float64 if bits > 24 else np.float32) * full)
-    integers: NDArray[np.int32] = np.clip(scaled, -full, full - 1).astype(np.int32)
-    return integers
+    scaled = samples * (np.float64 if bits > 24 else np.float32)(full)
+    np.clip(np.rint(scaled, out=scaled), -full, full - 1, out=scaled)
+    return scaled.astype(np.int32)
 
 
 def encode(samples: NDArray[np.float32], subtype: str) -> bytes:
     """Samples -> little-endian bytes as WAV holds them, in C order."""
-    samples = np.ascontiguousarray(samples)
     if subtype in ("FLOAT", "DOUBLE"):
-        return samples.astype(f"<f{SAMPLE_BYTES[subtype]}").tobytes()
+        return samples.astype(f"<f{SAMPLE_BYTES[subtype]}", order="C").tobytes()
     width = SAMPLE_BYTES[subtype]
     integers = quantise(samples, 8 * width)
     if subtype == "PCM_U8":
-        return (integers + 128).astype(np.uint8).tobytes()
+        return (integers + 128).astype(np.uint8, order="C").tobytes()
     if subtype == "PCM_24":
-        return integers.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
-    return integers.astype(f"<i{width}").tobytes()
+        return integers.astype("<i4", order="C").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
+    return integers.astype(f"<i{width}", order="C").tobytes()

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -177,6 +178,8 @@ class StemFiles:
             raise UsageError(f"{printable(next(iter(paths.values())))}: two stems have this name; rename one")
         self._paths, self._format = dict(paths), format
         self._writers: dict[str, StemWriter] = {}
+        self._pool = ThreadPoolExecutor(len(paths) or 1, thread_name_prefix="rofo-write")
+        self._under_way: list[Future[None]] = []
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
@@ -191,13 +194,18 @@ class StemFiles:
         return self
 
     def write(self, stems: Mapping[str, NDArray[np.float32]]) -> None:
-        """Append a block of (channels, samples) to every stem."""
-        for stem, writer in self._writers.items():
-            writer.write(stems[stem])
+        """Append a block of (channels, samples) to every stem: it is theirs until the next call returns.
+
+        Each is encoded on a thread of its own. What goes wrong is raised by the next call, or on the exit.
+        """
+        self._settle()
+        self._under_way = [
+            self._pool.submit(writer.write, stems[stem]) for stem, writer in self._writers.items()
+        ]
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Which stems lost samples beyond full scale, complete once all blocks are written."""
+        """Which stems lost samples beyond full scale, complete after the exit."""
         counts = {stem: writer.clipped for stem, writer in self._writers.items() if writer.clipped}
         return tuple(
             f"{stem}: {count:,} samples clipped at full scale; --subtype FLOAT keeps them"
@@ -207,16 +215,25 @@ class StemFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._undoing():
+            self._pool.shutdown()
         if error is not None:
             self._undo.close()
             return
         with self._undoing():
+            self._settle()
             for writer in self._writers.values():
                 writer.finish()
             for writer in self._writers.values():
                 if not writer.path.exists():
                     self._undo.callback(_remove, writer.path)
                 writer.commit()
+
+    def _settle(self) -> None:
+        """Wait for the last block. Raises what went wrong with it."""
+        for written in self._under_way:
+            written.result()
+        self._under_way = []
 
     @contextmanager
     def _undoing(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Chunks through the engine: the STFT of the next one and the inverse of the last run beside it."""
+"""Chunks through the engine; the transforms of those before and after run beside it, on several threads."""
 
 import time
 from collections import deque
@@ -6,15 +6,19 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from threading import Semaphore
 
 import numpy as np
 
 from rofo.dsp.scheme import Chunk, Floats
-from rofo.dsp.spectrogram import Spectrogram
+from rofo.dsp.spectrogram import Job, Share, Spectrogram
 from rofo.engines.contract import Engine, Shapes, Tensors, described, fits
 from rofo.errors import EngineOutputError
 from rofo.manifest import Manifest
+from rofo.threads import cores
 from rofo.watch import Watch
+
+Inputs = dict[str, Floats]
 
 
 @dataclass(frozen=True)
@@ -26,15 +30,29 @@ class _Item:
     closes: bool
 
 
+@dataclass(frozen=True)
+class _Estimates:
+    """What became of a batch: (stems, channels, samples) of every item.
+
+    `seconds` are those the engine took, None where it was not run.
+    """
+
+    items: list[Floats]
+    seconds: float | None
+
+
 class ChunkLoop:
     """An engine between its transforms. Immutable: every call keeps its own state.
 
     A mono song fed to a stereo engine is doubled and its stems averaged; a stereo song fed to a mono engine
-    is run channel by channel. `name` is the engine's in messages.
+    is run channel by channel. A batch of exact zeros is not run where the manifest says that the engine makes
+    exact zeros of it. `name` is the engine's in messages; `threads` do the transforms, None for all cores.
     """
 
-    def __init__(self, engine: Engine, manifest: Manifest, name: str) -> None:
+    def __init__(self, engine: Engine, manifest: Manifest, name: str, threads: int | None = None) -> None:
         self._engine, self._manifest, self._name = engine, manifest, name
+        self._threads = threads or cores()
+        self._silent = manifest.keeps_silence(engine.backend, engine.precision)
         self._shapes = Shapes.of(manifest, engine.batch)
         self._transform = Spectrogram(manifest.stft, manifest.chunk.samples)
 
@@ -44,41 +62,66 @@ class ChunkLoop:
         They may be of several songs: batches are filled across them. `watch` is told what the engine took.
         Raises EngineRunError, and EngineOutputError when the output is not finite or not the contract's.
         """
-        estimates: list[Floats] = []
-        worker = ThreadPoolExecutor(self._engine.in_flight, thread_name_prefix="rofo-engine")
+        made: list[Floats] = []
+        for batch, estimates in self._batches(self._items(chunks)):
+            if watch is not None:
+                watch.check()
+                watch.spend(self._manifest.name, estimates.seconds, len(batch))
+            for item, estimate in zip(batch, estimates.items, strict=True):
+                made.append(estimate)
+                if item.closes:
+                    yield item.chunk, self._combined(made, item.chunk.samples.shape[0])
+                    made = []
+
+    def _batches(self, items: Iterator[_Item]) -> Iterator[tuple[list[_Item], _Estimates]]:
+        """Batches with what became of them, in order.
+
+        Beside those that the engine has, one is on its way there and one on its way back.
+        """
+        ahead = self._engine.in_flight + 2
+        workers = ThreadPoolExecutor(ahead, thread_name_prefix="rofo-engine")
+        transforms = ThreadPoolExecutor(self._threads, thread_name_prefix="rofo-transform")
+        turns, spare = Semaphore(self._engine.in_flight), deque[Inputs]()
+
+        def share(jobs: Iterable[Job]) -> None:
+            for _ in transforms.map(_do, jobs):
+                pass
+
+        waiting: deque[tuple[list[_Item], Future[_Estimates]]] = deque()
         try:
-            for batch, (outputs, seconds) in self._outputs(worker, self._items(chunks)):
-                if watch is not None:
-                    watch.check()
-                    watch.spend(self._manifest.name, seconds)
-                self._check_shapes(outputs)
-                for place, item in enumerate(batch):
-                    own = {name: tensor[place] for name, tensor in outputs.items()}
-                    self._check_finite(item.chunk, own)
-                    estimates.append(self._estimate(own))
-                    if item.closes:
-                        yield item.chunk, self._combined(estimates, item.chunk.samples.shape[0])
-                        estimates = []
+            while batch := list(islice(items, self._engine.batch)):
+                waiting.append((batch, workers.submit(self._estimates, batch, share, turns, spare)))
+                if len(waiting) == ahead:
+                    done, result = waiting.popleft()
+                    yield done, result.result()
+            for done, result in waiting:
+                yield done, result.result()
         finally:
             # Not waiting lets an interrupt through at once; the engine's current call ends by itself.
-            worker.shutdown(wait=False, cancel_futures=True)
+            for pool in (workers, transforms):
+                pool.shutdown(wait=False, cancel_futures=True)
 
-    def _outputs(
-        self, worker: ThreadPoolExecutor, items: Iterator[_Item]
-    ) -> Iterator[tuple[list[_Item], tuple[Tensors, float]]]:
-        """Batches with the engine's output, in order; the engine has the next ones while one is consumed."""
-        waiting: deque[tuple[list[_Item], Future[tuple[Tensors, float]]]] = deque()
-        while batch := list(islice(items, self._engine.batch)):
-            waiting.append((batch, worker.submit(self._run, self._inputs(batch))))
-            if len(waiting) > self._engine.in_flight:
-                done, result = waiting.popleft()
-                yield done, result.result()
-        for done, result in waiting:
-            yield done, result.result()
-
-    def _run(self, inputs: Tensors) -> tuple[Tensors, float]:
-        began = time.perf_counter()
-        return self._engine.run(inputs), time.perf_counter() - began
+    def _estimates(
+        self, batch: list[_Item], share: Share, turns: Semaphore, spare: deque[Inputs]
+    ) -> _Estimates:
+        """STFT, engine when it is its turn, inverse STFT; `spare` are inputs whose memory nobody needs."""
+        if self._silent and not any(item.samples.any() for item in batch):
+            shape = len(self._manifest.stems), self._manifest.channels, self._manifest.chunk.samples
+            return _Estimates([np.zeros(shape, np.float32) for _ in batch], None)
+        inputs = self._inputs(batch, share, spare)
+        with turns:
+            began = time.perf_counter()
+            outputs = self._engine.run(inputs)
+            seconds = time.perf_counter() - began
+        if not fits(outputs, self._shapes.outputs):
+            raise EngineOutputError(
+                f"{self._name}: the engine returned {described(outputs)}, not float32 "
+                f"{self._shapes.outputs}; export again with rofo-export"
+            )
+        places = ({name: tensor[place] for name, tensor in outputs.items()} for place in range(len(batch)))
+        found = [self._estimate(item, own, share) for item, own in zip(batch, places, strict=True)]
+        spare.append(inputs)  # not before: outputs may be views of them
+        return _Estimates(found, seconds)
 
     def _items(self, chunks: Iterable[Chunk]) -> Iterator[_Item]:
         channels = self._manifest.channels
@@ -90,18 +133,35 @@ class ChunkLoop:
             for i in range(song_channels):
                 yield _Item(chunk, chunk.samples[i : i + 1], closes=i == song_channels - 1)
 
-    def _inputs(self, batch: list[_Item]) -> Tensors:
+    def _inputs(self, batch: list[_Item], share: Share, spare: deque[Inputs]) -> Inputs:
         """What the engine is given; places that no item fills are silent."""
-        inputs = {name: np.zeros(shape, np.float32) for name, shape in self._shapes.inputs.items()}
+        try:
+            inputs = spare.pop()
+        except IndexError:
+            inputs = {name: np.empty(shape, np.float32) for name, shape in self._shapes.inputs.items()}
         for name, tensor in inputs.items():
+            tensor[len(batch) :] = 0
             for place, item in zip(tensor, batch, strict=False):
-                place[...] = item.samples if name == "waveform" else self._transform.forward(item.samples)
+                if name == "waveform":
+                    place[...] = item.samples
+                else:
+                    self._transform.forward(item.samples, place, share)
         return inputs
 
-    def _estimate(self, outputs: Tensors) -> Floats:
+    def _estimate(self, item: _Item, outputs: Tensors, share: Share) -> Floats:
         """(stems, channels, samples) of one place: the inverse STFT of `stems`, and `waveforms` with it."""
-        estimate = self._transform.inverse(outputs["stems"])
-        return estimate + outputs["waveforms"] if "waveforms" in outputs else estimate
+        estimate = self._transform.inverse(outputs["stems"], share)
+        if "waveforms" in outputs:
+            estimate += outputs["waveforms"]
+        if not np.isfinite(estimate).all():
+            chunk = item.chunk
+            seconds = max(0, chunk.start) / self._manifest.sample_rate
+            number = chunk.index if chunk.song is None else f"{chunk.index} of mixes[{chunk.song}]"
+            raise EngineOutputError(
+                f"{self._name}: the engine returned samples that are not finite for chunk {number}, "
+                f"at {seconds:.1f} s; try --precision fp32, or export the checkpoint again"
+            )
+        return estimate
 
     def _combined(self, estimates: list[Floats], song_channels: int) -> Floats:
         if self._manifest.channels > song_channels:
@@ -109,18 +169,6 @@ class ChunkLoop:
             return mean
         return estimates[0] if len(estimates) == 1 else np.concatenate(estimates, axis=1)
 
-    def _check_shapes(self, outputs: Tensors) -> None:
-        if not fits(outputs, self._shapes.outputs):
-            raise EngineOutputError(
-                f"{self._name}: the engine returned {described(outputs)}, not float32 "
-                f"{self._shapes.outputs}; export again with rofo-export"
-            )
 
-    def _check_finite(self, chunk: Chunk, outputs: Tensors) -> None:
-        if not all(np.isfinite(tensor).all() for tensor in outputs.values()):
-            seconds = max(0, chunk.start) / self._manifest.sample_rate
-            number = chunk.index if chunk.song is None else f"{chunk.index} of mixes[{chunk.song}]"
-            raise EngineOutputError(
-                f"{self._name}: the engine returned samples that are not finite for chunk {number}, "
-                f"at {seconds:.1f} s; try --precision fp32, or export the checkpoint again"
-            )
+def _do(job: Job) -> None:
+    job()

@@ -7,8 +7,9 @@ first and without fade-out on the last; the sum of weighted chunks is divided by
 where no chunk has any weight.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -65,7 +66,7 @@ class Fade:
         border = self.borders(buffer.shape[1])
         if border:
             buffer = np.concatenate((_reflection(buffer[:, 1 : border + 1]), buffer), axis=1)
-        start, end = 0, None
+        start, end, window = 0, None, cache(self.window)
         while True:
             if not ended:
                 buffer, ended = fill(source, buffer, ahead)
@@ -75,10 +76,12 @@ class Fade:
                 buffer = np.concatenate((buffer, _reflection(tail)), axis=1)
             if end is not None and start >= end:
                 return
-            yield self._chunk(buffer, start=start, border=border, end=end)
+            yield self._chunk(buffer, window, start=start, border=border, end=end)
             buffer, start = buffer[:, self.step :], start + self.step
 
-    def _chunk(self, buffer: Floats, *, start: int, border: int, end: int | None) -> Chunk:
+    def _chunk(
+        self, buffer: Floats, window: Callable[..., Floats], *, start: int, border: int, end: int | None
+    ) -> Chunk:
         """The next chunk of a song that lies in `start` to `end`, its border in front counted in."""
         samples = buffer[:, : self.chunk]
         length = samples.shape[1]
@@ -92,7 +95,7 @@ class Fade:
             index=start // self.step,
             start=start - border,
             samples=samples,
-            window=self.window(first=start == 0, last=last)[:length],
+            window=window(first=start == 0, last=last)[:length],
             finished=max(0, finished - border),
         )
 

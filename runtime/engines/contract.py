@@ -33,7 +33,8 @@ class Engine(Protocol):
     def run(self, inputs: Tensors) -> Tensors:
         """The manifest's inputs -> its outputs, in the shapes of Shapes.of, float32.
 
-        Raises EngineRunError when the backend fails. The results belong to the caller.
+        Raises EngineRunError when the backend fails. The results belong to the caller, and so do the inputs:
+        the next call may get the same memory.
         """
         ...
 

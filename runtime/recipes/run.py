@@ -137,7 +137,7 @@ def _estimates(
         rate,
         read if model.normalize else None,
     )
-    for number, estimate in own(((number, augment(block)) for number, block in blocks), watch.silent()):
+    for number, estimate in own(((number, augment(block)) for number, block in blocks), watch.quiet()):
         yield number, augment(estimate)
 
 

@@ -14,7 +14,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from toy import GIVEN, write
+from toy import GIVEN, Equaliser, write
 
 import rofo.export.export as path_of_a_checkpoint
 from rofo.engines import EngineSettings, open_engine
@@ -314,6 +314,15 @@ def test_what_leaks_into_quiet_music_is_refused_of_a_network_that_may_hum(attemp
     altered(with_a_leak)
     with pytest.raises(ParityError, match="dB from the network on music at 1e-6, the gate is 70 dB"):
         attempt()
+
+
+def test_silence_is_measured_of_every_engine(attempt, toy, monkeypatch):
+    assert attempt().manifest.keeps_silence("openvino", "fp32")
+    monkeypatch.setattr(Equaliser, "forward", lambda self, mix: (mix + self.gains[0]).unsqueeze(1))
+    monkeypatch.setattr(toy, "keeps_silence", lambda _: False)
+    manifest = attempt().manifest
+    assert manifest.snr_db("openvino", "fp32") > 70
+    assert not manifest.keeps_silence("openvino", "fp32")
 
 
 def test_a_network_that_gives_nan_is_refused(attempt, older, toy, monkeypatch):

@@ -70,6 +70,7 @@ def test_typed_graphs_pass_and_say_how_far_they_are(good, graphs, options, least
     parity = check_typed(graphs[options.types], "tiny", options, good.wanted)
     assert (parity.backend, parity.precision) == ("tensorrt-rtx", options.precision)
     assert parity.measured_on == "typed graph on the CPU"
+    assert parity.keeps_silence
     assert parity.snr_db > least
 
 

@@ -172,6 +172,14 @@ def test_the_batch_of_the_engine_changes_nothing(opened, song, channels):
         same(one.separate(mix, RATE), three.separate(mix, RATE))
 
 
+@pytest.mark.parametrize("time_branch", [False, True])
+def test_threads_and_batch_of_the_transforms_change_no_bit(opened, song, time_branch):
+    mix, kinds = song(70_000), {"stems": ("vocals", "drums"), "residual": "other", "time_branch": time_branch}
+    want = opened("level", threads=1, **kinds).separate(mix, RATE)
+    for threads, batch in ((2, 1), (7, 1), (3, 4), (None, 2)):
+        same(opened("level", threads=threads, batch=batch, **kinds).separate(mix, RATE), want)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_batch_and_threads_of_a_real_network_change_nothing(tiny, song, snr_db, backend):
     mix = song(40_000)
@@ -333,14 +341,16 @@ def test_cancelling_stops_soon_and_leaves_nothing(opened, song, tmp_path):
     separator.separate(song(1000), RATE, Options(cancel=threading.Event()))
 
 
-def test_an_abandoned_stream_ends_its_thread(opened, song):
+def test_an_abandoned_stream_ends_its_threads(opened, song):
     before = set(threading.enumerate())
     stream = opened().stream(divided(song(100_000), [1000]), RATE)
     next(stream)
-    (worker,) = set(threading.enumerate()) - before
+    workers = set(threading.enumerate()) - before
+    assert workers
     stream.close()
-    worker.join(60)
-    assert not worker.is_alive()
+    for worker in workers:
+        worker.join(60)
+        assert not worker.is_alive()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -1,14 +1,15 @@
 """The numpy STFT and its inverse against torch's."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from rofo.dsp.spectrogram import Spectrogram
+from rofo.dsp.spectrogram import Job, Spectrogram
 from rofo.errors import ManifestError
 from rofo.manifest import Stft
 
@@ -151,6 +152,47 @@ def same_as(stft: Stft, length: int, forward: Transform, inverse: Transform) -> 
     complex_ = torch.view_as_complex(torch.from_numpy(changed).transpose(1, 2).contiguous())
     back = inverse(complex_).numpy()
     np.testing.assert_allclose(transform.inverse(changed), back, atol=5e-6 * np.abs(back).max())
+
+
+FLAVOURS = {
+    "plain": Stft(2048, 441),
+    "kim": Stft(7680, 1024),
+    "demucs": Stft(4096, 1024, normalized=True, border=1536, dropped_frames=2, top_bin=False),
+    "scnet": Stft(4096, 1024, window="rectangular", normalized=True, even_frames=True),
+}
+
+
+@pytest.mark.parametrize("stft", FLAVOURS.values(), ids=FLAVOURS)
+def test_whoever_does_the_jobs_the_bits_are_the_same(stft: Stft) -> None:
+    transform = Spectrogram(stft, 300_000)
+    chunk = np.random.default_rng(2).standard_normal((2, 300_000)).astype(np.float32)
+    counts = []
+
+    def backwards(jobs: Iterable[Job]) -> None:
+        listed = list(jobs)
+        counts.append(len(listed))
+        for job in reversed(listed):
+            job()
+
+    with ThreadPoolExecutor(4) as pool:
+        shares = [backwards, lambda jobs: list(pool.map(lambda job: job(), jobs))]
+        spectrum = transform.forward(chunk)
+        wave = transform.inverse(spectrum)
+        for share in shares:
+            into = np.full_like(spectrum, np.nan)
+            assert transform.forward(chunk, into, share) is into
+            assert into.tobytes() == spectrum.tobytes()
+            assert transform.inverse(spectrum, share).tobytes() == wave.tobytes()
+    assert min(counts) >= 4  # enough for as many cores
+
+
+def test_a_chunk_is_transformed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """numpy's rfft of float32 without a factor takes float64 and four times as long."""
+    asked = []
+    real = np.fft.rfft
+    monkeypatch.setattr(np.fft, "rfft", lambda *args, **named: asked.append(named) or real(*args, **named))
+    Spectrogram(Stft(256, 64), 4000).forward(np.ones((2, 4000), np.float32))
+    assert {named["norm"] for named in asked} == {"forward"}
 
 
 def test_inverse_of_forward_is_the_chunk() -> None:
