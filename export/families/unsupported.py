@@ -14,6 +14,7 @@ _VARIANTS = (
     (r"\.branch\.", "Roformer with hyper-connections"),
     (r"\.conv_module\.", "conformer"),
     (r"refine", "Roformer with a refiner"),
+    (r"^sink_tokens$", "Roformer with windowed sink attention"),
     (r"^\d+\.band_split\.", "chain of two Roformers"),
     (r"mamba|\.A_log$", "Mamba network"),
 )

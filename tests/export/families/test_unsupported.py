@@ -56,6 +56,7 @@ ROFORMER = ["band_split.to_features.0.1.weight", "final_norm.gamma"]
     [
         ("layers.0.0.layers.0.0.branch.to_qkv.weight", "Roformer with hyper-connections"),
         ("mask_estimators.0.refiner.layers.0.weight", "Roformer with a refiner"),
+        ("sink_tokens", "Roformer with windowed sink attention"),
         ("layers.0.0.mamba.A_log", "Mamba network"),
         ("1.band_split.to_features.0.1.weight", "chain of two Roformers"),
     ],

@@ -14,8 +14,8 @@ from rofo.export.plan.gpus import GPUS
 from rofo.export.plan.tensorrt import build_plan
 from rofo.export.source import read_source
 
-# Fused attentions, and the most kernels in all. Measured: 62, 62, 74, 80, 77, 117, 599 and 700; a BS-Roformer's two
-# layers and its mask estimator are 40 and about 10.
+# Fused attentions, and the most kernels in all. Measured: 62, 62, 74, 80, 77, 117, 599 and 700; a
+# BS-Roformer's two layers and its mask estimator are 40 and about 10.
 BOUNDS = {
     ("value_residual", "value residual"): (6, 64),
     ("msst_experimental", "bs experimental, value residuals"): (6, 64),
