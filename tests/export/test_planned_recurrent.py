@@ -30,6 +30,11 @@ from rofo.manifest import Manifest, load_manifest
 FP16 = Form("tensorrt", "fp16")
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
 @dataclass(frozen=True)
 class Shape:
     """A network in the form of a plan, and the tensors of one chunk."""
