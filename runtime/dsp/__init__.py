@@ -25,6 +25,7 @@ class SchemeEntry:
 SCHEMES: dict[str, SchemeEntry] = {
     "fade": SchemeEntry("rofo.dsp.fade:Fade", "as MSST"),
     "hann": SchemeEntry("rofo.dsp.hann:Hann", "as UVR for MDX-Net"),
+    "hamming": SchemeEntry("rofo.dsp.hamming:Hamming", "as audio-separator for Roformers"),
     "trim": SchemeEntry("rofo.dsp.trim:Trim", "as kuielab, without overlap"),
     "rectangular": SchemeEntry("rofo.dsp.rectangular:Rectangular", "as UVR for MDX23C"),
     "triangular": SchemeEntry("rofo.dsp.triangular:Triangular", "as Demucs"),

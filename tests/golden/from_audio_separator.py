@@ -13,7 +13,7 @@ import torch
 from golden.files import FOLDER, Case
 from golden.from_mdx_net import SMALL, TRAINING, TRANSFORM
 from golden.from_sdx23 import CONFIG
-from golden.seeded import seeded_state, song
+from golden.seeded import noise, seeded_state, song, stand_in
 from golden.stubs import spectra_as_real_numbers, stub
 
 GROUP_NORMS: dict[str, dict[str, Any]] = {
@@ -34,6 +34,7 @@ def golden_files(_: Path) -> Iterator[tuple[str, dict[str, Case]]]:
     yield "audio_separator_conv_tdf", {name: _conv_tdf(options) for name, options in GROUP_NORMS.items()}
     yield "audio_separator", {"MDX-Net": _mdx(), "MDX-C": _mdx_c(PAIR, 8), "MDX-C, 4": _mdx_c(PAIR, 4)}
     yield "audio_separator_ensembles", {name: _ensemble(name) for name in ENSEMBLES}
+    yield "audio_separator_scheme", {str(step): _scheme(step) for step in (160, 100, 45)}
 
 
 def _conv_tdf(options: dict[str, Any]) -> Case:
@@ -91,6 +92,33 @@ def _mdx_c(training: dict[str, Any], overlap: int) -> Case:
     lengths = (1, 1984, 3001)
     outputs = {str(length): np.stack(list(mdx_c.demix(song(length)).values())) for length in lengths}
     return Case({"config": config, "shapes": shapes, "number": overlap}, outputs)
+
+
+def _scheme(step: int) -> Case:
+    """MDXCSeparator's chunks of a Roformer, with the stand-in; a sample is a second to it."""
+    from audio_separator.separator.architectures.mdxc_separator import MDXCSeparator
+    from ml_collections import ConfigDict
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.anything = torch.nn.Parameter(torch.zeros(()))
+
+        def forward(self, chunks: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(np.stack([stand_in(chunk) for chunk in chunks.numpy()]))
+
+    separator = MDXCSeparator.__new__(MDXCSeparator)
+    vars(separator).update(
+        logger=logging.getLogger(), pitch_shift=0, is_roformer=True, override_model_segment_size=False, overlap=step,
+        model_run=Network(), is_primary_stem_main_target=False,
+        model_data_cfgdict=ConfigDict({
+            "audio": {"hop_length": 10, "sample_rate": 1}, "model": {"stft_hop_length": 10},
+            "training": {"instruments": ["0", "1"], "target_instrument": None}, "inference": {"dim_t": 17},
+        }),
+    )  # fmt: skip
+    lengths = (160, 161, 205, 260, 319, 320, 321, 777)
+    outputs = {str(length): np.stack(list(separator.demix(noise(length)).values())) for length in lengths}
+    return Case({"chunk": 160, "step": step}, outputs)
 
 
 def _ensemble(algorithm: str) -> Case:

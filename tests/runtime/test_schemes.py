@@ -16,6 +16,7 @@ from rofo.dsp import SCHEMES, SchemeEntry
 from rofo.dsp.average import Average
 from rofo.dsp.crossfade import Crossfade
 from rofo.dsp.fade import Fade
+from rofo.dsp.hamming import Hamming
 from rofo.dsp.hann import Hann
 from rofo.dsp.outer import Outer
 from rofo.dsp.overlap_add import OverlapAdder
@@ -71,6 +72,7 @@ TOOLS = {
     "sdx23_scheme": (rectangular, True),
     "mvsep_mdx23_scheme": (outer, False),
     "demucs_scheme": (triangular, False),
+    "audio_separator_scheme": (lambda facts: Hamming(facts["chunk"], facts["step"]), False),
     "xlance_scheme": (lambda facts: Ramp(facts["chunk"], facts["fade"]), False),
     "msst_demucs_scheme": (
         lambda facts: Average(facts["chunk"], facts["chunk"] // facts["num_overlap"]),
@@ -96,6 +98,8 @@ WITH_NUMBERS = {
     "hann default": Hann.of(CHUNK, N_FFT, None),
     "hann 0": Hann.of(CHUNK, N_FFT, 0.0),
     "hann 0.95": Hann.of(CHUNK, N_FFT, 0.95),
+    "hamming": Hamming.of(CHUNK, N_FFT, None),
+    "hamming 0.7": Hamming.of(CHUNK, N_FFT, 0.7),
     "trim": Trim.of(CHUNK, N_FFT, None),
     "rectangular 1": Rectangular.of(CHUNK, N_FFT, 0.0),
     "rectangular 8": Rectangular.of(CHUNK, N_FFT, 1 - 1 / 8),
@@ -237,7 +241,7 @@ def test_trimming_has_no_overlap(manifest, overlap):
 
 
 def test_an_unknown_scheme_is_refused_with_those_there_are(manifest):
-    with pytest.raises(UsageError, match=r"^half: scheme is 'Hann', not one of fade, hann, trim, rect"):
+    with pytest.raises(UsageError, match=r"^half: scheme is 'Hann', not one of fade, hann, hamming, trim, rect"):
         manifest.scheme("Hann")
 
 
