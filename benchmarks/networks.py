@@ -165,7 +165,9 @@ def _pymss(one: Contestant, subject: Subject) -> Run:
     kind = file.family.msst_type(file.facts)
     if kind is None:
         raise EngineLoadError(f"{file.source.path}: no network of Music-Source-Separation-Training")
-    facts = {name: file.facts[fact] for name, fact in _PYMSS_ARGUMENTS.items() if fact in file.facts}
+    facts: dict[str, Any] = {}
+    if "zero_dc" in file.facts:  # a Roformer's; other networks do not know these arguments
+        facts = {name: file.facts[fact] for name, fact in _PYMSS_ARGUMENTS.items() if fact in file.facts}
     if "mel_sample_rate" in file.facts:  # with mel bands a yaml counts the hidden layers of a mask
         facts["mlp_hidden_layers"] = file.facts["mask_estimator_depth"]
     try:
