@@ -1,9 +1,9 @@
 """The scheme `hamming`, that of audio-separator for Roformers.
 
 Chunks start every `step` samples of the song and are weighed by a Hamming window. One that reaches past the
-song is put back to the song's end, and is counted as often as there are such chunks. The original's chunks are
-8 s apart, or as far as they are long where that is less: for a chunk of 11 s its overlap is 3 / 11. A song
-shorter than a chunk, which the original gives its network as it is, has zeros behind it here.
+song is put back to the song's end, and is counted as often as there are such chunks. The original's chunks
+are 8 s apart, or as far as they are long where that is less: for a chunk of 11 s its overlap is 3 / 11. A
+song shorter than a chunk, which the original gives its network as it is, has zeros behind it here.
 """
 
 from collections.abc import Iterable, Iterator
@@ -42,11 +42,10 @@ class Hamming:
                 continue
             length = song.within(end + self.step)
             last, put_back = max(0, length - self.chunk), -(-length // self.step) - 1 - index
-            if start < last:
+            apart = start < last
+            if apart:
                 yield Chunk(index, start, samples[:, : self.chunk], window, last)
-                index += 1
-            else:
-                put_back += 1
             ours = samples[:, last - start : last - start + self.chunk]
-            yield Chunk(index, last, ours, (window * np.float32(put_back))[: length - last], length)
+            weighed = (window * np.float32(put_back + (not apart)))[: length - last]
+            yield Chunk(index + apart, last, ours, weighed, length)
             return

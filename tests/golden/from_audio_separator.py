@@ -109,8 +109,8 @@ def _scheme(step: int) -> Case:
 
     separator = MDXCSeparator.__new__(MDXCSeparator)
     vars(separator).update(
-        logger=logging.getLogger(), pitch_shift=0, is_roformer=True, override_model_segment_size=False, overlap=step,
-        model_run=Network(), is_primary_stem_main_target=False,
+        logger=logging.getLogger(), pitch_shift=0, is_roformer=True, override_model_segment_size=False,
+        overlap=step, model_run=Network(), is_primary_stem_main_target=False,
         model_data_cfgdict=ConfigDict({
             "audio": {"hop_length": 10, "sample_rate": 1}, "model": {"stft_hop_length": 10},
             "training": {"instruments": ["0", "1"], "target_instrument": None}, "inference": {"dim_t": 17},

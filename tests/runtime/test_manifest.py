@@ -255,6 +255,12 @@ def test_a_mistyped_field_is_named(change, field, value):
         (("stft", "dropped_frames"), -1, "stft.dropped_frames"),
         (("stft", "dropped_frames"), 32, "stft.dropped_frames is 32, which leaves none"),
         (("stft",), {"n_fft": 256, "hop_length": 64, "border": 9, "even_frames": True}, "exclude each other"),
+        (
+            ("stft",),
+            {"n_fft": 256, "hop_length": 64, "normalized": True, "window_normalized": True},
+            "stft.normalized and stft.window_normalized exclude each other",
+        ),
+        (("stft", "padding"), "circular", "stft.padding is 'circular'"),
         (("chunk",), {"samples": 4000, "frames": 0}, "chunk.frames is 0, should be 63"),
         (("inputs",), ["waveform"], "inputs are waveform, should be mix and others"),
         (("inputs",), ["mix", "mix"], "inputs are mix, mix"),

@@ -241,7 +241,7 @@ def test_trimming_has_no_overlap(manifest, overlap):
 
 
 def test_an_unknown_scheme_is_refused_with_those_there_are(manifest):
-    with pytest.raises(UsageError, match=r"^half: scheme is 'Hann', not one of fade, hann, hamming, trim, rect"):
+    with pytest.raises(UsageError, match=r"^half: scheme is 'Hann', not one of fade, hann, hamming, trim"):
         manifest.scheme("Hann")
 
 
