@@ -4,7 +4,7 @@
     resample        audio/resample.py, to the engine's rate
     chunk           Scheme.cut (one file per scheme, dsp/)
     STFT            Spectrogram.forward    \\
-    engine          Engine.run              } beside each other, in ChunkLoop (dsp/chunk_loop.py)
+    engine          Engine.run              } beside each other, on threads, in ChunkLoop (dsp/chunk_loop.py)
     inverse STFT    Spectrogram.inverse    /
     overlap-add     OverlapAdder; these five are EngineModel (model.py), several such RecipeModel (recipes/)
     resample        back to the song's rate (rates.py)
