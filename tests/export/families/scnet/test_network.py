@@ -18,7 +18,7 @@ from rofo.export.graph.trace import run_network
 from rofo.export.graph.types import Form
 from rofo.manifest import Stft
 
-CASES = read("msst_scnet").cases
+CASES = {**read("msst_scnet").cases, **read("msst_scnet_tran").cases}
 
 
 def write(name, folder, samples, **options):
@@ -48,19 +48,28 @@ def through(name, folder, form=None):
     return wanted, transform.inverse(run_network(network, {"mix": mix})["stems"][0])
 
 
+def floor(name):
+    """What float32 leaves: MSST's own scnet_tran is 112 and 114 dB from float64, ours 112 to 114."""
+    return 108 if "tran" in name else 115
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_plain_network_is_the_tools(name, tmp_path):
-    assert snr_db(*through(name, tmp_path)) > 115
+    assert snr_db(*through(name, tmp_path)) > floor(name)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_so_is_its_engine(name, tmp_path):
-    assert snr_db(*through(name, tmp_path, Form())) > 115
+    assert snr_db(*through(name, tmp_path, Form())) > floor(name)
 
 
-@pytest.mark.parametrize("name", ["scnet", "scnet_masked"])
+# Measured of scnet_tran: 45.2, and 43.6 with two layers.
+HALF = {"scnet": 45, "scnet_masked": 45, "scnet_tran": 44, "scnet_tran, two layers, half rotated": 42}
+
+
+@pytest.mark.parametrize("name", HALF)
 def test_half_precision_stays_close(name, tmp_path):
-    assert snr_db(*through(name, tmp_path, Form("tensorrt", "fp16"))) > 45
+    assert snr_db(*through(name, tmp_path, Form("tensorrt", "fp16"))) > HALF[name]
 
 
 def test_transforms_are_products():
