@@ -127,7 +127,7 @@ class _SeparationNet(nn.Module):
         lengths = (frames, frames // 2 + 1)
         self.layers = nn.ModuleList(
             DualPathTransformer(layer, rows, lengths[i % 2], form)
-            if isinstance(layer, plain.DualPathTransformer)
+            if net.transforms
             else _DualPath(layer, form)
             for i, layer in enumerate(net.dp_modules)
         )

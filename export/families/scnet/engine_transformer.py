@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rofo.export.graph.attention import attend, attend_heads
 from rofo.export.graph.recurrent import Linear, staged_norm
-from rofo.export.graph.types import DTYPES, Form, cast, frozen
+from rofo.export.graph.types import DTYPES, Form, cast, frozen, product
 
 # Of a mean square, where the network divides by max(|x|, 1e-12).
 NORM_EPSILON = 1e-24
@@ -94,8 +94,8 @@ class _Attention(nn.Module):
         halves = torch.arange(dim_head).view(-1, 2).T.flatten()
         rows = torch.cat((q[:, halves] * dim_head**-0.5, k[:, halves], v)).flatten(0, 1)
         gates, out = attention.to_gates, attention.to_out[0]
-        bias = torch.cat((torch.zeros(3 * self.inner), gates.bias))
-        self.project = Linear(torch.cat((rows, gates.weight)), bias, form)
+        self.project = frozen(torch.cat((rows, gates.weight)).T.contiguous(), form.product)
+        self.bias = frozen(gates.bias)
         self.to_out = Linear(out.weight, None, form)
         cos, sin = attention.rotary_embed.table(positions)
         axis = 0 if self.heads_first else 1
@@ -103,25 +103,26 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, positions, width) -> the same shape, not yet added."""
-        qkv, gates = self.project(self.norm(x)).split([3 * self.inner, self.heads], dim=-1)
+        qkv, gates = product(self.norm(x), self.project).split([3 * self.inner, self.heads], dim=-1)
         qkv = qkv.unflatten(-1, (3 * self.heads, -1))
         out = self._heads_first(qkv) if self.heads_first else self._heads_last(qkv)
-        found: Tensor = self.to_out((out * gates.sigmoid().unsqueeze(-1)).flatten(2))
+        gates = (cast(gates, torch.float32) + self.bias).sigmoid()
+        found: Tensor = self.to_out((out * gates.unsqueeze(-1)).flatten(2))
         return found
 
     def _heads_last(self, qkv: Tensor) -> Tensor:
         """(batch, positions, 3 * heads, dim_head) -> (batch, positions, heads, dim_head)."""
         q_k, v = qkv.split([2 * self.heads, self.heads], dim=2)
-        q, k = self._rotated(q_k).chunk(2, dim=2)
+        q, k = cast(self._rotated(cast(q_k, torch.float32)), self.dtype).chunk(2, dim=2)
+        v = cast(v, self.dtype)
         out = attend(q.flatten(2), k.flatten(2), v.flatten(2), heads=self.heads, scale=1.0)
         return out.unflatten(-1, (self.heads, -1))
 
     def _heads_first(self, qkv: Tensor) -> Tensor:
         """As _heads_last; q and k are rounded once, to the type of attention."""
         q_k, v = qkv.transpose(1, 2).split([2 * self.heads, self.heads], dim=1)
-        q, k = cast(self._rotated(q_k), self.dtype).chunk(2, dim=1)
-        out = attend_heads(q, k, cast(v, self.dtype), node=self.node).transpose(1, 2)
-        return cast(out, torch.float32)
+        q, k = cast(self._rotated(cast(q_k, torch.float32)), self.dtype).chunk(2, dim=1)
+        return attend_heads(q, k, cast(v, self.dtype), node=self.node).transpose(1, 2)
 
     def _rotated(self, x: Tensor) -> Tensor:
         a, b = x.chunk(2, dim=-1)

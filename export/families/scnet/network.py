@@ -160,6 +160,7 @@ class SeparationNet(nn.Module):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
+        self.transforms = sizes.transformers is not None
         widths = [sizes.dims[-1] * (1 + i % 2) for i in range(sizes.num_dplayer)]
         self.dp_modules = nn.ModuleList(
             DualPathTransformer(width, sizes.transformers)
