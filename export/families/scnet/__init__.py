@@ -112,6 +112,10 @@ class Scnet(Family):
             state.pop("first_conv.weight", None)
         return state
 
+    def keeps_silence(self, facts: Facts) -> bool:
+        """As in Family: biases sound, unless what comes out multiplies the mix."""
+        return bool(facts["architecture"] == "scnet_masked")
+
     def engine(self, network: nn.Module, facts: Facts, form: Form) -> nn.Module:
         """As in Family."""
         assert isinstance(network, ScnetNetwork)
