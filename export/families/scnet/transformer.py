@@ -127,7 +127,7 @@ class Rotary(nn.Module):
     def __init__(self, sizes: TransformerSizes) -> None:
         super().__init__()
         self.still = (sizes.dim_head - sizes.rotary) // 2
-        self.register_buffer("freqs", torch.ones(sizes.rotary // 2))
+        self.register_buffer("freqs", 10_000.0 ** -(torch.arange(0, sizes.rotary, 2) / sizes.rotary))
 
     def table(self, positions: int) -> tuple[Tensor, Tensor]:
         """cos and sin of every position's angles, (positions, dim_head / 2) each, float32.
