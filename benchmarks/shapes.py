@@ -142,6 +142,16 @@ SHAPES = {
         "SCNet XL IHF", normalize=False, dims=[4, 64, 128, 256], band_SR=[0.23, 0.37, 0.4],
         band_stride=[1, 4, 4], band_kernel=[3, 4, 4], conv_depths=[3, 3, 3], num_dplayer=8,
     ),
+    "scnet_tran": replace(
+        _scnet(
+            "SCNet small with transformers", normalize=False, dims=[4, 32, 64, 128],
+            band_SR=[0.175, 0.392, 0.433], band_stride=[1, 4, 16], band_kernel=[3, 4, 16],
+            conv_depths=[3, 2, 1], num_dplayer=6, tran_depth=1, tran_heads=8, tran_dim_head=64,
+            tran_rotary_embedding_dim=64,
+        ),
+        model_type=None, family="scnet",
+        weights={"architecture": "scnet_tran", "num_stems": 4},
+    ),
     "bsrnn": _bsrnn("BSRNN 64 x 8 for vocals, LSTM"),
     "bsrnn_attention": _bsrnn("the same, one head of TF-GridNet's attention", n_att_head=1, attn_enc_dim=10),
 }  # fmt: skip

@@ -26,6 +26,7 @@ _OTHERS = (
     (r"^BN\.\d+\.", "Apollo"),
     (r"^unet_model\.|^(encoder|decoder)\..*\.blocks\.|^swin_upernet_model\.", "segmentation network"),
     (r"^(stg\d|aux\d*)_", "VR network"),
+    (r"^encoder\.conv1d_U\.|^mask_generator\.conv_layers\.|^masker\.TCN\.", "Conv-TasNet"),
 )
 
 # The option names by which the yaml of another architecture gives itself away.

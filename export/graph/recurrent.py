@@ -27,14 +27,15 @@ def staged_mean(x: Tensor, *axes: int) -> Tensor:
 class Linear(nn.Module):
     """x -> x @ weight.T + bias, on the last axis; operands of the product in the form's type."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, form: Form) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, form: Form) -> None:
         super().__init__()
         self.weight = frozen(weight.T.contiguous(), form.product)
-        self.bias = frozen(bias)
+        self.bias = None if bias is None else frozen(bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., inputs) -> (..., outputs), float32."""
-        return cast(product(x, self.weight), torch.float32) + self.bias
+        x = cast(product(x, self.weight), torch.float32)
+        return x if self.bias is None else x + self.bias
 
 
 class Recurrent(nn.Module):

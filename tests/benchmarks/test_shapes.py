@@ -18,6 +18,7 @@ SMALLEST = {
     "hdemucs": {"channels": 8},
     "scnet": {"dims": [4, 8, 8, 8], "num_dplayer": 2},
     "scnet_xl": {"dims": [4, 8, 8, 8], "num_dplayer": 2},
+    "scnet_tran": {"dims": [4, 8, 8, 8], "num_dplayer": 2, "tran_heads": 1, "tran_dim_head": 64},
     "bsrnn": {"feature_dim": 4, "num_repeat": 1},
     "bsrnn_attention": {"feature_dim": 4, "num_repeat": 1},
 }

@@ -1,4 +1,4 @@
-"""MSST: networks of more families, on one chunk: SCNet and Bandit in two forms each; songs of Bandit."""
+"""MSST: networks of more families, on one chunk: SCNet in three forms, Bandit in two; songs of Bandit."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +18,10 @@ SCNET = {
     "band_stride": [1, 4, 16], "band_kernel": [3, 4, 16], "conv_depths": [3, 2, 1], "compress": 4,
     "conv_kernel": 3, "num_dplayer": 4, "expand": 1,
 }  # fmt: skip
+TRANSFORMERS = {
+    "tran_rotary_embedding_dim": 8, "tran_depth": 1, "tran_heads": 2, "tran_dim_head": 8,
+    "tran_attn_dropout": 0.0, "tran_ff_dropout": 0.0, "tran_flash_attn": False,
+}  # fmt: skip
 BANDIT = {
     "stems": ["speech", "music"], "n_bands": 16, "fs": 44100, "require_no_overlap": False,
     "require_no_gap": True, "normalize_channel_independently": False, "treat_channel_as_feature": True,
@@ -36,6 +40,7 @@ def golden_files(clone: Path) -> Iterator[tuple[str, dict[str, Case]]]:
     stub("spafe", "spafe.fbanks", "spafe.utils", "spafe.utils.converters")
     bare_package("models.bandit.core", clone / "models/bandit/core")
     yield "msst_scnet", dict(_scnet())
+    yield "msst_scnet_tran", dict(_scnet_tran())
     yield "msst_bandit", dict(_bandit())
 
 
@@ -49,6 +54,15 @@ def _scnet() -> Iterator[tuple[str, Case]]:
     yield "scnet, large", _case(SCNet, {**SCNET, "dims": [4, 16, 24, 32], "expand": 2})
     yield "scnet_masked", _case(Masked, SCNET)
     yield "scnet_masked, one hop more", _case(Masked, SCNET, SAMPLES + 128)
+
+
+def _scnet_tran() -> Iterator[tuple[str, Case]]:
+    from models.scnet.scnet_tran import SCNet_Tran
+
+    yield "scnet_tran", _case(SCNet_Tran, {**SCNET, **TRANSFORMERS}, SAMPLES // 2)
+    # Of heads as wide as these the first half is turned by its place, the rest is not.
+    half = {**TRANSFORMERS, "tran_depth": 2, "tran_dim_head": 16, "tran_rotary_embedding_dim": 8}
+    yield "scnet_tran, two layers, half rotated", _case(SCNet_Tran, {**SCNET, **half}, SAMPLES // 2)
 
 
 def _bandit() -> Iterator[tuple[str, Case]]:

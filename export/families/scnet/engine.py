@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rofo.export.families.scnet import network as plain
+from rofo.export.families.scnet.engine_transformer import DualPathTransformer
 from rofo.export.graph.recurrent import Recurrent, staged_norm
 from rofo.export.graph.types import Form, cast, frozen, product
 
@@ -25,7 +26,8 @@ class Engine(nn.Module):
         super().__init__()
         self.stems = network.stems
         self.encoder = nn.ModuleList(_SDblock(block, form) for block in network.encoder)
-        self.separation = _SeparationNet(network.separation_net, frames, form)
+        rows = sum(network.decoder[0][1].compressed)
+        self.separation = _SeparationNet(network.separation_net, rows, frames, form)
         self.decoder = nn.ModuleList(_SUblock(block[0], block[1], form) for block in network.decoder)
         self.position = network.pos_embed_f
         self.mask = None if network.mask_layer is None else _MaskLayer(network.mask_layer, form)
@@ -117,12 +119,18 @@ class _GatedLayer(nn.Module):
 
 
 class _SeparationNet(nn.Module):
-    def __init__(self, net: Any, frames: int, form: Form) -> None:
+    def __init__(self, net: Any, rows: int, frames: int, form: Form) -> None:
         super().__init__()
         forward, inverse = fourier(frames)
         self.forward_transform = frozen(forward, form.product)
         self.inverse_transform = frozen(inverse, form.product)
-        self.layers = nn.ModuleList(_DualPath(layer, form) for layer in net.dp_modules)
+        lengths = (frames, frames // 2 + 1)
+        self.layers = nn.ModuleList(
+            DualPathTransformer(layer, rows, lengths[i % 2], form)
+            if net.transforms
+            else _DualPath(layer, form)
+            for i, layer in enumerate(net.dp_modules)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, channels, rows, frames) -> the same."""

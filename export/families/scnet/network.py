@@ -1,8 +1,8 @@
-"""SCNet (arXiv 2401.13276) as MSST has it, and its `scnet_masked`.
+"""SCNet (arXiv 2401.13276) as MSST has it, its `scnet_masked` and its `scnet_tran`.
 
-Three bands of the spectrogram are compressed by different strides, separated by recurrent layers along
-frequency and time, every second pair of which works on the spectrum of the features over time, and expanded
-again.
+Three bands of the spectrogram are compressed by different strides, separated by recurrent layers, or
+transformers, along frequency and time, every second pair of which works on the spectrum of the features over
+time, and expanded again.
 """
 
 import math
@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rofo.export.families.scnet.transformer import DualPathTransformer, TransformerSizes
+
 MASK_WIDTH = 64
 
 
@@ -21,7 +23,8 @@ class Sizes:
     """What the network is made of, under the names of MSST's arguments; shares, strides ... of three bands.
 
     `bins` is what the bands share by `band_SR`, of which the last one's is what is left. `masked` is the
-    variant whose output multiplies the mix.
+    variant whose output multiplies the mix; with `transformers` these stand where LSTMs do, to which `expand`
+    belongs.
     """
 
     num_stems: int
@@ -36,6 +39,7 @@ class Sizes:
     num_dplayer: int
     expand: int
     masked: bool
+    transformers: TransformerSizes | None = None
 
     def rows(self) -> list[tuple[int, ...]]:
         """Rows of each band before the first block, between blocks, and after the last one."""
@@ -156,9 +160,13 @@ class SeparationNet(nn.Module):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        width = sizes.dims[-1]
+        self.transforms = sizes.transformers is not None
+        widths = [sizes.dims[-1] * (1 + i % 2) for i in range(sizes.num_dplayer)]
         self.dp_modules = nn.ModuleList(
-            DualPathRNN(width * (1 + i % 2), sizes.expand) for i in range(sizes.num_dplayer)
+            DualPathTransformer(width, sizes.transformers)
+            if sizes.transformers
+            else DualPathRNN(width, sizes.expand)
+            for width in widths
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rofo.export.facts import Facts
 from rofo.export.source import Source
 from rofo.export.source.keys import Keys
 from rofo.export.source.msst import Section, use_facts
 
 BANDS = 3
+FIRST_LSTM = "separation_net.dp_modules.0.lstm_layers.0.weight_hh_l0"
+FIRST_TRANSFORMER = "separation_net.dp_modules.0.freq_layer.layers.0.0.to_qkv.weight"
 _NUMBERS = {
     "nfft": "n_fft",
     "hop_size": "hop_length",
@@ -17,6 +20,9 @@ _NUMBERS = {
     "num_dplayer": "num_dplayer",
     "expand": "expand",
 }
+# Of `scnet_tran` alone: what its weights tell, and what matters in training or to PyTorch only.
+_TRANSFORMERS = ("tran_rotary_embedding_dim", "tran_depth", "tran_heads", "tran_dim_head")
+_UNUSED = ("tran_attn_dropout", "tran_ff_dropout", "tran_flash_attn")
 _LISTS = ("dims", "band_stride", "band_kernel", "conv_depths")
 _KNOWN = {*_NUMBERS, *_LISTS, "sources", "win_size", "normalized", "band_SR"}
 
@@ -31,11 +37,11 @@ def weights_facts(source: Source) -> dict[str, Any]:
     if dims[0] % 2 or outputs % dims[0]:
         raise keys.error(f"it takes {dims[0]} channels and gives {outputs}")
     gated = "encoder.0.conv_modules.0.layers.0.1.weight"
-    recurrent = "separation_net.dp_modules.0.lstm_layers.0.weight_hh_l0"
-    is_masked = "pos_embed_f" in source.state
+    is_masked, transforms = "pos_embed_f" in source.state, FIRST_TRANSFORMER in source.state
     bins = {"n_fft": 2 * (keys.size("pos_embed_f", 2) - 1)} if is_masked else {}
+    within = _transformer_facts(keys) if transforms else {"expand": keys.size(FIRST_LSTM, 1) // dims[-1]}
     return {
-        "architecture": "scnet_masked" if is_masked else "scnet",
+        "architecture": "scnet_tran" if transforms else "scnet_masked" if is_masked else "scnet",
         "channels": dims[0] // 2,
         "num_stems": outputs // dims[0],
         "dims": dims,
@@ -46,18 +52,31 @@ def weights_facts(source: Source) -> dict[str, Any]:
         "compress": dims[1] // (keys.ratio(gated, 2) or 1),
         "conv_kernel": keys.size(gated, 2),
         "num_dplayer": keys.count(r"separation_net\.dp_modules\.(\d+)\."),
-        "expand": keys.size(recurrent, 1) // dims[-1],
+        **within,
         **bins,
     }
 
 
-def yaml_facts(config: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+def _transformer_facts(keys: Keys) -> dict[str, Any]:
+    first = FIRST_TRANSFORMER.removesuffix("to_qkv.weight")
+    heads = keys.size(f"{first}to_gates.weight", 0)
+    return {
+        "tran_depth": keys.count(r"separation_net\.dp_modules\.0\.freq_layer\.layers\.(\d+)\."),
+        "tran_heads": heads,
+        "tran_dim_head": keys.ratio(FIRST_TRANSFORMER, 3 * heads),
+        "tran_rotary_embedding_dim": 2 * keys.size(f"{first}rotary_embed.freqs", 0),
+    }
+
+
+def yaml_facts(config: Mapping[str, Any], weights: Facts, problems: list[str]) -> dict[str, Any]:
     """As Family.yaml, of MSST's layout."""
     model = Section(config, "model", problems)
-    unknown = sorted(set(model.values) - _KNOWN)
+    sizes = _TRANSFORMERS if weights["architecture"] == "scnet_tran" else ()
+    unknown = sorted(set(model.values) - _KNOWN - {*sizes, *(_UNUSED if sizes else ())})
     if unknown:
         problems.append(f"unknown options of the model: {', '.join(unknown)}")
     found: dict[str, Any] = {fact: model.integer(name) for name, fact in _NUMBERS.items()}
+    found |= {name: model.integer(name) for name in sizes}
     found |= {name: _numbers(model, name, int, problems) for name in _LISTS}
     found["band_SR"] = _numbers(model, "band_SR", float, problems)
     found["stft_normalized"] = model.flag("normalized")

@@ -18,7 +18,7 @@ from rofo.export.graph.trace import run_network
 from rofo.export.graph.types import Form
 from rofo.manifest import Stft
 
-CASES = read("msst_scnet").cases
+CASES = {**read("msst_scnet").cases, **read("msst_scnet_tran").cases}
 
 
 def write(name, folder, samples, **options):
@@ -48,19 +48,28 @@ def through(name, folder, form=None):
     return wanted, transform.inverse(run_network(network, {"mix": mix})["stems"][0])
 
 
+def floor(name):
+    """What float32 leaves: MSST's own scnet_tran is 112 and 114 dB from float64, ours 112 to 114."""
+    return 108 if "tran" in name else 115
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_plain_network_is_the_tools(name, tmp_path):
-    assert snr_db(*through(name, tmp_path)) > 115
+    assert snr_db(*through(name, tmp_path)) > floor(name)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_so_is_its_engine(name, tmp_path):
-    assert snr_db(*through(name, tmp_path, Form())) > 115
+    assert snr_db(*through(name, tmp_path, Form())) > floor(name)
 
 
-@pytest.mark.parametrize("name", ["scnet", "scnet_masked"])
+# Measured of scnet_tran: 45.2, and 43.6 with two layers.
+HALF = {"scnet": 45, "scnet_masked": 45, "scnet_tran": 44, "scnet_tran, two layers, half rotated": 42}
+
+
+@pytest.mark.parametrize("name", HALF)
 def test_half_precision_stays_close(name, tmp_path):
-    assert snr_db(*through(name, tmp_path, Form("tensorrt", "fp16"))) > 45
+    assert snr_db(*through(name, tmp_path, Form("tensorrt", "fp16"))) > HALF[name]
 
 
 def test_transforms_are_products():
@@ -71,25 +80,25 @@ def test_transforms_are_products():
     torch.testing.assert_close(inverse @ (forward @ x), x, atol=1e-6, rtol=0)
 
 
-def test_an_exported_engine_passes_the_gate_far_above_it(tmp_path):
+@pytest.mark.parametrize(("name", "window"), [("scnet", "rectangular"), ("scnet_masked", "hann")])
+def test_an_exported_engine_passes_the_gate_far_above_it(name, window, tmp_path):
     # One block and two dual paths: tracing takes its time with every operator.
     small = {"dims": [4, 8], "num_dplayer": 2, "conv_depths": [1, 1, 1]}
-    _, config = write("scnet_masked", tmp_path, 3000, **small)
+    _, config = write(name, tmp_path, 3000, **small)
     options = {name: tuple(v) if isinstance(v, list) else v for name, v in small.items()}
     torch.manual_seed(0)
+    masked = name == "scnet_masked"
     sizes = Sizes(2, 257, **options, band_SR=(0.175, 0.392, 0.433), band_stride=(1, 4, 16),
-                  band_kernel=(3, 4, 16), compress=4, conv_kernel=3, expand=1, masked=True)  # fmt: skip
+                  band_kernel=(3, 4, 16), compress=4, conv_kernel=3, expand=1, masked=masked)  # fmt: skip
     torch.save(Scnet(sizes).state_dict(), tmp_path / "small.ckpt")
     report = export_checkpoint(tmp_path / "small.ckpt", ExportOptions(config=config))
     manifest = report.manifest
     assert manifest.normalize
-    assert (manifest.stft.window, manifest.stft.even_frames, manifest.stft.normalized) == ("hann", True, True)
+    assert (manifest.stft.window, manifest.stft.even_frames, manifest.stft.normalized) == (window, True, True)
     assert manifest.overlap_add.overlap == 0.75
     assert report.parity[0].snr_db > 110
-
-
-def test_the_plain_one_has_no_window(tmp_path):
-    assert load(*write("scnet", tmp_path, 3000)).facts["stft_window"] == "rectangular"
+    # Biases of the plain one sound where the mix is silent.
+    assert report.parity[0].keeps_silence == masked
 
 
 @pytest.mark.parametrize(
@@ -101,6 +110,7 @@ def test_the_plain_one_has_no_window(tmp_path):
         ({"band_stride": [1, 2, 16]}, "a kernel of 4 rows with a stride of 2 is not supported"),
         ({"win_size": 256}, "win_size is 256 but nfft 512"),
         ({"rotary": True}, "unknown options of the model: rotary"),
+        ({"tran_depth": 1}, "unknown options of the model: tran_depth"),
         ({"band_kernel": "3"}, "model.band_kernel is 3, not a list of 3 numbers"),
     ],
 )
