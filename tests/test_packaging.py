@@ -34,7 +34,9 @@ def folders():
 
 
 FOLDERS = folders()
-DATA = {"rofo/py.typed", "rofo/checkpoints/catalogue.json"}
+DATA = {"rofo/py.typed"} | {
+    f"rofo/checkpoints/{file}" for file in ("catalogue.json", "demo/mix.flac", "demo/LICENSES.md")
+}
 BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
 
 

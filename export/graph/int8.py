@@ -1,0 +1,145 @@
+"""Which products of an engine are computed in int8: as many as the gate allows.
+
+All of them, where that passes. Else every product's error is measured with it alone in int8; errors add
+(32 products of the demo model: 0.5 dB from what all do together), and so the most costly ones are left out until
+the sum of the others is small enough, and what that makes is measured once more.
+"""
+
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from rofo.engines.contract import Tensors
+from rofo.errors import EngineLoadError
+from rofo.export.errors import ParityError
+from rofo.export.graph.gates import MIN_TYPED_DB, Reference, measured
+from rofo.export.graph.quantise import Quantiser
+from rofo.manifest import EngineFile, Manifest, Parity, file_sha256
+
+Stage = Callable[[str], None]
+
+# int8 is measured where it is taken by itself.
+BACKEND = "openvino"
+# bf16 for the rest where it takes less than half of what the gate allows.
+_MIN_REST_DB = MIN_TYPED_DB + 3
+# How much of the gate's room the sum of single errors may fill, one after the other.
+_SHARES = (0.9, 0.6, 0.4, 0.2, 0.1)
+
+
+@dataclass(frozen=True)
+class Int8:
+    """An int8 engine: its files, the graph last, its entry in the manifest, and what was measured."""
+
+    files: tuple[Path, ...]
+    entry: EngineFile
+    parity: Parity
+
+
+class Int8Builder:
+    """An fp32 engine file at `path`, described by the only entry of `manifest`, on its way to int8.
+
+    `chunks` are what it is calibrated on, `wanted` what it is held to. Everything is made beside `path`.
+    """
+
+    def __init__(
+        self, path: Path, manifest: Manifest, chunks: Sequence[Tensors], wanted: Reference, stage: Stage
+    ) -> None:
+        self._path, self._manifest, self._wanted, self._stage = path, manifest, wanted, stage
+        (self._entry,) = manifest.engines
+        self._quantiser = Quantiser(path, _batches(chunks, self._entry.batch))
+        self._rest, self._rest_noise = self._measured_rest()
+
+    def build(self) -> Int8:
+        """Raises ParityError where no choice passes the gate, EngineLoadError without OpenVINO."""
+        names = self._quantiser.names
+        if not names:
+            raise ParityError(
+                f"{self._path.name}: no product that int8 is for; nothing was written, leave --quantize out"
+            )
+        decibels, whole = self._tried(names)
+        if whole:
+            return whole
+        self._stage(f"{self._told(decibels)} with all {len(names)} products in int8; measuring each alone")
+        costs = {name: _noise(self._tried([name], "fp32")[0]) for name in names}
+        chosen: Collection[str] = names
+        for share in _SHARES:
+            room = share * (self._room() - self._rest_noise)
+            fewer = cheapest(costs, room)
+            if fewer and len(fewer) < len(chosen):
+                chosen = fewer
+                decibels, found = self._tried(chosen)
+                self._stage(f"{self._told(decibels)} with {len(chosen)} of {len(names)}")
+                if found:
+                    return found
+        raise ParityError(
+            f"{self._path.name}: no choice of products in int8 passes the gate of {MIN_TYPED_DB:.0f} dB; "
+            "nothing was written, leave --quantize out or give --calibrate the music it is for"
+        )
+
+    def _tried(self, names: Collection[str], rest: str | None = None) -> tuple[np.ndarray, Int8 | None]:
+        """dB case by case with these products in int8, and the engine where that passes the gate."""
+        folder = self._path.parent / "int8"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        file = folder / f"{self._path.stem}.int8.onnx"
+        data = self._quantiser.write(file, names)
+        entry = replace(
+            self._entry,
+            file=file.name,
+            precision="int8",
+            sha256=file_sha256(file),
+            data=data.name if data else None,
+            data_sha256=file_sha256(data) if data else None,
+            rest=rest or self._rest,
+            kept=tuple(name for name in self._quantiser.names if name not in names),
+        )
+        manifest = replace(self._manifest, engines=(entry,))
+        decibels = np.array(measured(file, manifest, BACKEND, "int8", self._wanted))
+        if (decibels < self._least()).any():
+            return decibels, None
+        parity = Parity(BACKEND, "int8", float(decibels[self._least() == MIN_TYPED_DB].min()))
+        return decibels, Int8((*([data] if data else []), file), entry, parity)
+
+    def _measured_rest(self) -> tuple[str, np.ndarray]:
+        """The type of what is not in int8, and what it alone costs."""
+        silent = np.zeros(len(self._wanted.cases))
+        try:
+            decibels = np.array(measured(self._path, self._manifest, BACKEND, "bf16", self._wanted))
+        except EngineLoadError:  # this processor has none
+            return "fp32", silent
+        return ("bf16", _noise(decibels)) if decibels.min() >= _MIN_REST_DB else ("fp32", silent)
+
+    def _least(self) -> np.ndarray:
+        return np.array([case.least for case in self._wanted.cases])
+
+    def _room(self) -> np.ndarray:
+        return _noise(self._least())
+
+    def _told(self, decibels: np.ndarray) -> str:
+        return ", ".join(
+            f"{found:.1f} dB on {case.name}" for case, found in zip(self._wanted.cases, decibels, strict=True)
+        )
+
+
+def cheapest(costs: Mapping[str, np.ndarray], room: np.ndarray) -> tuple[str, ...]:
+    """The names left when the costliest, in the case it costs most of the room, goes until the rest fit."""
+    left = dict(costs)
+    while left and (sum(left.values()) > room).any():
+        del left[max(left, key=lambda name: float((left[name] / room).max()))]
+    return tuple(left)
+
+
+def _noise(decibels: np.ndarray) -> np.ndarray:
+    """Energy of the error over that of the signal."""
+    noise: np.ndarray = 10 ** (-decibels / 10)
+    return noise
+
+
+def _batches(chunks: Sequence[Tensors], batch: int) -> Iterator[Tensors]:
+    """Full batches of all chunks, the first ones once more where they do not come out even."""
+    for start in range(0, len(chunks), batch):
+        group = [chunks[(start + i) % len(chunks)] for i in range(batch)]
+        yield {name: np.concatenate([chunk[name] for chunk in group]) for name in group[0]}
