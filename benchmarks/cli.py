@@ -9,6 +9,7 @@ import click
 
 from rofo.console import command_line, note
 from rofo.engines import BACKENDS
+from rofo.manifest import PRECISIONS
 
 if TYPE_CHECKING:
     from rofo.benchmarks.contestants import Choice
@@ -84,7 +85,7 @@ def _choice(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--threads", type=click.IntRange(1), help="Threads, pinned to cores; default: all cores."
         ),
-        click.option("--precision", "precisions", type=click.Choice(["fp32", "bf16", "fp16"]), **only),
+        click.option("--precision", "precisions", type=click.Choice(PRECISIONS), **only),
         click.option("--backend", "backends", type=click.Choice(list(BACKENDS)), **only),
     ):  # fmt: skip
         call = option(call)

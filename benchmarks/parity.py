@@ -49,7 +49,7 @@ def measure_parity(
     log = Log(say)
     with tempfile.TemporaryDirectory() as folder:
         say(f"{checkpoint.name}: preparing")
-        subject = prepare(checkpoint, told, Path(folder), log, choice.batch, choice.plans)
+        subject = prepare(checkpoint, told, Path(folder), log, choice.batch, choice.plans, int8=choice.int8)
         song = _Song.read(mix, true_files(truths, subject.manifest), subject.manifest, log)
         rows, model = _rows(subject, song, choice, log), subject.model()
     return Parity(

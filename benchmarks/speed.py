@@ -21,8 +21,9 @@ from rofo.benchmarks.rounds import Log, Say, take_turns
 from rofo.benchmarks.stopwatch import ENGINE
 from rofo.benchmarks.subject import Subject, Told, prepare
 from rofo.benchmarks.tools import TOOLS, Tool
+from rofo.manifest import PRECISIONS
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+_BYTES = {"fp32": 4, "int8": 1}  # of a weight; 2 in the others
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def measure_speed(target: Path, told: Told, choice: Choice, *, rounds: int, chun
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         say(f"{target.name}: preparing")
-        subject = prepare(target, told, folder, log, choice.batch, choice.plans)
+        subject = prepare(target, told, folder, log, choice.batch, choice.plans, int8=choice.int8)
         song = subject.write_song(folder / "song.wav", subject.step * chunks)
         field = entrants(subject, song, choice, folder, log)
         on_cpu = {entrant.precision for entrant in field if entrant.device == "cpu"}
@@ -105,7 +106,7 @@ class BestRates:
 
     def of_memory(self, seconds: float, precision: str) -> float | None:
         """Share of the memory's rate that reading all weights once per run takes: a lower bound."""
-        gigabytes = self.weights_gb * (1 if precision == "fp32" else 0.5)
+        gigabytes = self.weights_gb * _BYTES.get(precision, 2) / 4
         return round(gigabytes / seconds / self.limits.copy_gb.median, 4) if gigabytes else None
 
 

@@ -1,16 +1,18 @@
 """Which products of an engine are computed in int8: as many as the gate allows.
 
 All of them, where that passes. Else every product's error is measured with it alone in int8; errors add
-(32 products of the demo model: 0.5 dB from what all do together), and so the most costly ones are left out until
-the sum of the others is small enough, and what that makes is measured once more.
+and so the costliest are left out until the sum of the others is small enough, and what that makes is measured
+once more.
 """
 
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rofo.engines.contract import Tensors
 from rofo.errors import EngineLoadError
@@ -20,6 +22,8 @@ from rofo.export.graph.quantise import Quantiser
 from rofo.manifest import EngineFile, Manifest, Parity, file_sha256
 
 Stage = Callable[[str], None]
+Floats = NDArray[np.float64]
+Rest = Literal["fp32", "bf16"]
 
 # int8 is measured where it is taken by itself.
 BACKEND = "openvino"
@@ -59,18 +63,19 @@ class Int8Builder:
             raise ParityError(
                 f"{self._path.name}: no product that int8 is for; nothing was written, leave --quantize out"
             )
-        decibels, whole = self._tried(names)
+        decibels, whole = self._tried(names, self._wanted)
         if whole:
             return whole
+        failed = decibels < self._least()
         self._stage(f"{self._told(decibels)} with all {len(names)} products in int8; measuring each alone")
-        costs = {name: _noise(self._tried([name], "fp32")[0]) for name in names}
+        costs = self._alone(failed)
         chosen: Collection[str] = names
         for share in _SHARES:
-            room = share * (self._room() - self._rest_noise)
+            room = share * (_noise(self._least()) - self._rest_noise)[failed]
             fewer = cheapest(costs, room)
             if fewer and len(fewer) < len(chosen):
                 chosen = fewer
-                decibels, found = self._tried(chosen)
+                decibels, found = self._tried(chosen, self._wanted)
                 self._stage(f"{self._told(decibels)} with {len(chosen)} of {len(names)}")
                 if found:
                     return found
@@ -79,7 +84,15 @@ class Int8Builder:
             "nothing was written, leave --quantize out or give --calibrate the music it is for"
         )
 
-    def _tried(self, names: Collection[str], rest: str | None = None) -> tuple[np.ndarray, Int8 | None]:
+    def _alone(self, cases: NDArray[np.bool_]) -> Mapping[str, Floats]:
+        """What each product costs where it alone is in int8 and all else fp32, in those of the cases."""
+        few = tuple(case for case, chosen in zip(self._wanted.cases, cases, strict=True) if chosen)
+        wanted = replace(self._wanted, cases=few, keeps_silence=False)
+        return {name: _noise(self._tried([name], wanted, "fp32")[0]) for name in self._quantiser.names}
+
+    def _tried(
+        self, names: Collection[str], wanted: Reference, rest: Rest | None = None
+    ) -> tuple[Floats, Int8 | None]:
         """dB case by case with these products in int8, and the engine where that passes the gate."""
         folder = self._path.parent / "int8"
         shutil.rmtree(folder, ignore_errors=True)
@@ -97,13 +110,14 @@ class Int8Builder:
             kept=tuple(name for name in self._quantiser.names if name not in names),
         )
         manifest = replace(self._manifest, engines=(entry,))
-        decibels = np.array(measured(file, manifest, BACKEND, "int8", self._wanted))
-        if (decibels < self._least()).any():
+        decibels = np.array(measured(file, manifest, BACKEND, "int8", wanted))
+        least = np.array([case.least for case in wanted.cases])
+        if (decibels < least).any():
             return decibels, None
-        parity = Parity(BACKEND, "int8", float(decibels[self._least() == MIN_TYPED_DB].min()))
+        parity = Parity(BACKEND, "int8", float(decibels[least == MIN_TYPED_DB].min()))
         return decibels, Int8((*([data] if data else []), file), entry, parity)
 
-    def _measured_rest(self) -> tuple[str, np.ndarray]:
+    def _measured_rest(self) -> tuple[Rest, Floats]:
         """The type of what is not in int8, and what it alone costs."""
         silent = np.zeros(len(self._wanted.cases))
         try:
@@ -112,19 +126,16 @@ class Int8Builder:
             return "fp32", silent
         return ("bf16", _noise(decibels)) if decibels.min() >= _MIN_REST_DB else ("fp32", silent)
 
-    def _least(self) -> np.ndarray:
+    def _least(self) -> Floats:
         return np.array([case.least for case in self._wanted.cases])
 
-    def _room(self) -> np.ndarray:
-        return _noise(self._least())
-
-    def _told(self, decibels: np.ndarray) -> str:
+    def _told(self, decibels: Floats) -> str:
         return ", ".join(
             f"{found:.1f} dB on {case.name}" for case, found in zip(self._wanted.cases, decibels, strict=True)
         )
 
 
-def cheapest(costs: Mapping[str, np.ndarray], room: np.ndarray) -> tuple[str, ...]:
+def cheapest(costs: Mapping[str, Floats], room: Floats) -> tuple[str, ...]:
     """The names left when the costliest, in the case it costs most of the room, goes until the rest fit."""
     left = dict(costs)
     while left and (sum(left.values()) > room).any():
@@ -132,9 +143,9 @@ def cheapest(costs: Mapping[str, np.ndarray], room: np.ndarray) -> tuple[str, ..
     return tuple(left)
 
 
-def _noise(decibels: np.ndarray) -> np.ndarray:
+def _noise(decibels: Floats) -> Floats:
     """Energy of the error over that of the signal."""
-    noise: np.ndarray = 10 ** (-decibels / 10)
+    noise: Floats = 10 ** (-decibels / 10)
     return noise
 
 

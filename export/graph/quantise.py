@@ -1,17 +1,17 @@
 """int8 engines: matrix products and convolutions of the fp32 graph between 8-bit operands.
 
-The form is QDQ: QuantizeLinear and DequantizeLinear around every operand, which OpenVINO and ONNX Runtime both
-turn into kernels that multiply bytes and sum in int32. What is multiplied (`products`): weights of a matrix
-product shared by all rows, and of convolutions without groups; that is 98 % of a Roformer's arithmetic. The
-small products of the bands, which have a matrix each, stay as they are: they are the first and the last of a
-network, where rounding costs most (the demo model's last are 22 dB alone, its layers 40 to 60).
+The form is QDQ: QuantizeLinear and DequantizeLinear before every operand, which OpenVINO and ONNX Runtime
+turn into kernels that multiply bytes and sum in int32. What is multiplied (`products`): matrix products whose
+weights all rows share, and convolutions without groups; that is 98 % of a large Roformer's arithmetic. The
+small products of the bands, which have a matrix each, stay as they are: they are a network's first and last,
+where rounding costs most (the demo model on half-silent music: its last is 23 dB alone, its layers 41 to 56).
 
 * Weights: int8, symmetric, one scale per output.
-* Activations: uint8 with one scale and one zero, over the range that calibration found; 0 is a number of both,
-  so that silence stays silent.
-* SmoothQuant (Xiao et al. 2023, equation 4): inputs j whose activations are far larger than those of others are
-  divided by s_j = max|x_j|^a / max|w_j|^(1 - a), their weights multiplied by it. The division costs nothing: it
-  is in QuantizeLinear's scales, one per input, where DequantizeLinear has one for all.
+* Activations: uint8 with one scale and one zero, over the range that calibration found; 0 is one of their
+  numbers, so that silence stays silent.
+* SmoothQuant (Xiao et al. 2023, equation 4): inputs j whose activations are far larger than those of others
+  are divided by s_j = max|x_j|^a / max|w_j|^(1 - a), their weights multiplied by it. The division costs
+  nothing: it is in QuantizeLinear's scales, one per input, where DequantizeLinear has one for all.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -71,9 +71,9 @@ class EngineSettings:
 
     `backend` is auto or one of BACKENDS. `precision` is auto or one of rofo.manifest.PRECISIONS; on a
     processor auto takes int8 or bf16 only where it computes in it and the measured parity of the manifest
-    allows it; a plan has the precision it was built with. `threads` None lets the backend use all cores. `cuda_stream` is the handle
-    of a stream to compute on, for plans. `contexts` is how many execution contexts a plan gets: each serves
-    two calls at once and takes the whole of the engine's working memory.
+    allows it; a plan has the precision it was built with. `threads` None lets the backend use all cores.
+    `cuda_stream` is the handle of a stream to compute on, for plans. `contexts` is how many execution
+    contexts a plan gets: each serves two calls at once and takes the whole of the engine's working memory.
     Raises UsageError for a backend nobody knows and for counts below 1.
     """
 

@@ -92,7 +92,8 @@ class OpenVinoEngine:
             precision = "bf16" if has_bf16 and safe else "fp32"
         if precision == "int8":
             raise EngineLoadError(
-                f"{self._path}: no int8 engine is beside it; run rofo-export --quantize int8"
+                f"{self._path}: an fp32 engine, not int8, and none is beside it; "
+                "run rofo-export --quantize int8"
             )
         if precision not in _HINTS:
             raise EngineLoadError(
