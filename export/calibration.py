@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 OWN = "the demo mix (checkpoints/demo) and synthetic music"
 # Every chunk is a run of the fp32 engine. Ranges are extremes, which hardly grow after a few minutes' music.
 _MOST_CHUNKS = 12
-_SEEDS = (1, 2)  # not that of the gates
+_SYNTHETIC = ((1, -5), (2, 3))  # seeds and semitones: not the music of the gates
 
 
 def calibration_chunks(model: Model, files: Sequence[Path]) -> list[Tensors]:
@@ -30,7 +30,7 @@ def calibration_chunks(model: Model, files: Sequence[Path]) -> list[Tensors]:
         each = max(1, _MOST_CHUNKS // len(files))
         audio = [chunk for file in files for chunk in _chunks(model, file, each)]
     else:
-        synthetic = [loud_audio(model, seed) for seed in _SEEDS]
+        synthetic = [loud_audio(model, seed, semitones) for seed, semitones in _SYNTHETIC]
         with resources.as_file(resources.files("rofo.checkpoints") / "demo" / "mix.flac") as mix:
             audio = [*_chunks(model, mix, 4), *synthetic, half_silent(synthetic[0])]
     return [engine_inputs(model, chunk) for chunk in audio]

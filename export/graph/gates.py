@@ -183,13 +183,13 @@ def half_silent(audio: Floats) -> Floats:
     return half
 
 
-def loud_audio(model: Model, seed: int = 2024) -> Floats:
-    """(channels, samples): chords, drums and noise up to full scale; another `seed` is other music."""
+def loud_audio(model: Model, seed: int = 2024, semitones: int = 0) -> Floats:
+    """(channels, samples): chords, drums and noise up to full scale; others for another seed and pitch."""
     rng = np.random.default_rng(seed)
     samples, rate = model.chunk.samples, model.sample_rate
     time = np.arange(samples) / rate
     audio = 0.05 * rng.standard_normal((model.channels, samples))
-    for pitch in (110.0, 164.8, 220.0, 329.6, 523.3, 880.0):
+    for pitch in 2 ** (semitones / 12) * np.array((110.0, 164.8, 220.0, 329.6, 523.3, 880.0)):
         pan = rng.uniform(0.2, 1.0, (model.channels, 1))
         swell = 0.5 + 0.5 * np.sin(2 * np.pi * rng.uniform(0.3, 3) * time)
         audio += pan * swell * sum(np.sin(2 * np.pi * pitch * k * time) / k for k in (1, 2, 3, 5, 8))
