@@ -40,7 +40,7 @@ class ExportOptions:
     the number of chunks the ONNX engine takes at once; `onnx` False leaves it out. `plan` tells what kind of
     plan to build. `int8` asks for an int8 engine beside the ONNX one, calibrated on the sound files of
     `calibrate`, by default on what comes with rofo. `verify` False skips the comparison with the network: an
-    int8 engine is then held to the fp32 one, and its parity not recorded. `sha256` is what the file must have.
+    int8 engine is then held to the fp32 one, its parity not recorded. `sha256` is what the file must have.
     """
 
     output: Path | None = None

@@ -1,8 +1,8 @@
 """Which products of an engine are computed in int8: as many as the gate allows.
 
-All of them, where that passes. Else every product's error is measured with it alone in int8; errors add
-and so the costliest are left out until the sum of the others is small enough, and what that makes is measured
-once more.
+All of them, where that passes. Else every product's error is measured with it alone in int8, on the worst of
+the test chunks; errors add, and so the costliest are left out until the sum of the others is small enough,
+and what that makes is measured once more.
 """
 
 import shutil
@@ -66,12 +66,12 @@ class Int8Builder:
         decibels, whole = self._tried(names, self._wanted)
         if whole:
             return whole
-        failed = decibels < self._least()
+        worst = int(np.argmax(self._least() - decibels))
         self._stage(f"{self._told(decibels)} with all {len(names)} products in int8; measuring each alone")
-        costs = self._alone(failed)
+        costs = self._alone(worst)
         chosen: Collection[str] = names
         for share in _SHARES:
-            room = share * (_noise(self._least()) - self._rest_noise)[failed]
+            room = share * float((_noise(self._least()) - self._rest_noise)[worst])
             fewer = cheapest(costs, room)
             if fewer and len(fewer) < len(chosen):
                 chosen = fewer
@@ -84,11 +84,11 @@ class Int8Builder:
             "nothing was written, leave --quantize out or give --calibrate the music it is for"
         )
 
-    def _alone(self, cases: NDArray[np.bool_]) -> Mapping[str, Floats]:
-        """What each product costs where it alone is in int8 and all else fp32, in those of the cases."""
-        few = tuple(case for case, chosen in zip(self._wanted.cases, cases, strict=True) if chosen)
-        wanted = replace(self._wanted, cases=few, keeps_silence=False)
-        return {name: _noise(self._tried([name], wanted, "fp32")[0]) for name in self._quantiser.names}
+    def _alone(self, case: int) -> Mapping[str, float]:
+        """What each product costs in one of the cases where it alone is in int8 and all else fp32."""
+        wanted = replace(self._wanted, cases=self._wanted.cases[case : case + 1], keeps_silence=False)
+        tried = ((name, self._tried([name], wanted, "fp32")[0]) for name in self._quantiser.names)
+        return {name: float(_noise(decibels)[0]) for name, decibels in tried}
 
     def _tried(
         self, names: Collection[str], wanted: Reference, rest: Rest | None = None
@@ -135,12 +135,14 @@ class Int8Builder:
         )
 
 
-def cheapest(costs: Mapping[str, Floats], room: Floats) -> tuple[str, ...]:
-    """The names left when the costliest, in the case it costs most of the room, goes until the rest fit."""
-    left = dict(costs)
-    while left and (sum(left.values()) > room).any():
-        del left[max(left, key=lambda name: float((left[name] / room).max()))]
-    return tuple(left)
+def cheapest(costs: Mapping[str, float], room: float) -> tuple[str, ...]:
+    """The names that are left when the costliest go until the sum of the others fits."""
+    by_cost, left = sorted(costs, key=costs.__getitem__), 0.0
+    for place, name in enumerate(by_cost):
+        left += costs[name]
+        if left > room:
+            return tuple(by_cost[:place])
+    return tuple(by_cost)
 
 
 def _noise(decibels: Floats) -> Floats:
