@@ -28,7 +28,7 @@ def measure(checkpoint, exported, tmp_path, monkeypatch):
     (tmp_path / "silent.yaml").write_text(yaml.safe_dump(config))
     told = Told(tmp_path / "silent.yaml")
     subject = Subject({"onnx": exported()}, load_engine_manifest(exported()), checkpoint[0], told)
-    monkeypatch.setattr(parity, "prepare", lambda *_: subject)
+    monkeypatch.setattr(parity, "prepare", lambda *_, **__: subject)
 
     def run(*truths: str, mix: str = "mix"):
         files = [str(tmp_path / truth) if "=" not in truth else truth for truth in truths]
@@ -72,7 +72,7 @@ def test_engine_and_networks_agree(measure, songs):
 @pytest.fixture
 def measure_toy(toy, tmp_path, monkeypatch):
     """measure_parity of a family that only tests know."""
-    monkeypatch.setattr(parity, "prepare", lambda *_: toy)
+    monkeypatch.setattr(parity, "prepare", lambda *_, **__: toy)
 
     def run(*truths: str, mix: str = "mix"):
         files = [str(tmp_path / truth) if "=" not in truth else truth for truth in truths]
