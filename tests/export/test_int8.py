@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import soundfile
+from mdx_oracle import ConvOracle, write_onnx
 from oracle import Oracle, snr_db, song
 
 import rofo
@@ -99,6 +100,19 @@ def test_bits_do_not_depend_on_the_place_in_a_batch(fp32):
         together = separator.separate_songs(mixes, 44100)
         alone = [separator.separate(mix, 44100) for mix in mixes]
     assert all(np.array_equal(a["vocals"], b["vocals"]) for a, b in zip(together, alone, strict=True))
+
+
+def test_convolutions_are_quantised_behind_the_same_gate(tmp_path):
+    sizes = {"n_fft": 2048, "hop_length": 1024, "dim_f": 64, "dim_t": 16, "g": 16}
+    write_onnx(ConvOracle(sizes).network(), tmp_path / "Some_Vocal.onnx", 64, 16)
+    options = ExportOptions(given={"n_fft": 2048, "stems": ("vocals",)}, int8=True, output=tmp_path / "net")
+    report = export_checkpoint(tmp_path / "Some_Vocal.onnx", options)
+    assert report.manifest.snr_db("openvino", "int8") >= 35
+    graph = onnx.load(report.files[1]).graph
+    scaled = {node.output[0]: node.op_type for node in graph.node}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    quantised = [node for node in convolutions if scaled.get(node.input[1]) == "DequantizeLinear"]
+    assert len(quantised) > 5
 
 
 # Which engine is opened
