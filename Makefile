@@ -36,11 +36,13 @@ types: $(VENV)/ready
 
 check: lint types test
 
+INT8 := --precision fp32 --precision bf16 --precision int8
+
 # Speed and memory at full public size, speed and parity of the demo model; an hour or more on an idle two-core
 # machine. Then README.md's tables.
 bench: $(VENV)/ready
 	for shape in viperx kim mdx23c small htdemucs scnet bsrnn; do $(BIN)/rofo-bench shape $$shape build/bench; done
-	$(BIN)/rofo-bench speed build/bench/viperx.ckpt --config build/bench/viperx.yaml --no-compile --chunks 1
+	$(BIN)/rofo-bench speed build/bench/viperx.ckpt --config build/bench/viperx.yaml --no-compile --chunks 1 $(INT8)
 	$(BIN)/rofo-bench speed build/bench/kim.ckpt --no-compile --chunks 1
 	$(BIN)/rofo-bench speed build/bench/mdx23c.ckpt --config build/bench/mdx23c.yaml --no-compile --chunks 1 \
 		--precision fp32
@@ -52,9 +54,10 @@ bench: $(VENV)/ready
 	$(BIN)/rofo-bench speed build/bench/recipe/three_runs.toml --no-compile --backend openvino --precision fp32
 	$(BIN)/rofo-bench scale build/bench/small.ckpt --config build/bench/small.yaml --backend openvino \
 		--precision fp32 --rounds 1 --seconds 10,60,600,3600 --batches 1,2,4
-	$(BIN)/rofo-bench speed $(DEMO)/model.ckpt --config $(DEMO)/model.yaml
+	$(BIN)/rofo-bench speed $(DEMO)/model.ckpt --config $(DEMO)/model.yaml $(INT8)
 	$(BIN)/rofo-bench parity $(DEMO)/model.ckpt --config $(DEMO)/model.yaml --mix $(DEMO)/mix.flac \
-		--stems $(DEMO)/voice.flac $(DEMO)/music.flac
+		--stems $(DEMO)/voice.flac $(DEMO)/music.flac $(INT8)
+	for geometry in viperx kim; do $(BIN)/rofo-bench host $$geometry; done
 	$(BIN)/rofo-bench report
 	$(MAKE) readme
 

@@ -9,6 +9,7 @@ import click
 
 from rofo.console import command_line, note
 from rofo.engines import BACKENDS
+from rofo.manifest import PRECISIONS
 
 if TYPE_CHECKING:
     from rofo.benchmarks.contestants import Choice
@@ -26,7 +27,7 @@ _results = click.option(
     metavar="DIR",
     help="Folder of the JSON files.",
 )
-_BACKEND, _PRECISION = click.Choice(list(BACKENDS)), click.Choice(["fp32", "bf16", "fp16"])
+_BACKEND, _PRECISION = click.Choice(list(BACKENDS)), click.Choice(PRECISIONS)
 _ONLY = "Only this; may be repeated."
 _threads = click.option(
     "--threads", type=click.IntRange(1), help="Threads, pinned to cores; default: all cores."

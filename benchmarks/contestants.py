@@ -55,7 +55,8 @@ class Contestant:
 class Choice:
     """What the user wants measured. `threads` and `batch` are the same for all.
 
-    No `backends` are all those of the `device`, no `precisions` all of each.
+    No `backends` are all those of the `device`, no `precisions` all of each that engines have: of a
+    checkpoint an int8 engine is made only where int8 is named, for finding one that passes takes long.
     """
 
     threads: int
@@ -79,6 +80,11 @@ class Choice:
     def plans(self) -> tuple[str, ...]:
         """The backends that need a plan of their own."""
         return tuple(name for name in self.all_backends if BACKENDS[name].file != ONNX)
+
+    @property
+    def int8(self) -> bool:
+        """Whether an int8 engine is to be made of a checkpoint."""
+        return "int8" in self.precisions
 
     def wants(self, one: Contestant) -> bool:
         """Whether it was asked for; the baselines always are."""
@@ -113,6 +119,8 @@ def _engines(subject: Subject, choice: Choice) -> Iterator[Contestant]:
             kind = next(iter(subject.engines))  # which says itself that it cannot be run so
         if kind in subject.engines:
             for precision in BACKENDS[backend].precisions or (subject.precision(kind),):
+                if precision == "int8" and not subject.has_int8:
+                    continue
                 one = Contestant(ROFO, subject.engines[kind], precision, _device(backend), backend)
                 yield from (one, replace(one, apart=True)) if subject.is_recipe else (one,)
 

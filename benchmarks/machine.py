@@ -24,7 +24,7 @@ _PACKAGES = (
     "rofo", "numpy", "openvino", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "torch",
     "pymss-core", "pymss", "audio-separator",
 )  # fmt: skip
-_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16")
+_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 
 
 def about(threads: int, left_out: list[LeftOut]) -> About:
@@ -51,7 +51,7 @@ def limits(
 
 
 def matrix_gflops(precision: str, size: int) -> float:
-    """GFLOP/s of a large matrix product: PyTorch's, or numpy's (fp32 only) where there is no PyTorch.
+    """GFLOP/s (int8: GOP/s) of a large matrix product: PyTorch's, or without it numpy's (fp32 only).
 
     Measured 67 to 97 % of it reached by whole networks, so it is a limit that means something.
     """
@@ -88,6 +88,9 @@ def main() -> None:
 def _torch_product(precision: str, size: int) -> Any:
     import torch
 
+    if precision == "int8":
+        x = torch.randint(-127, 128, (size, size), dtype=torch.int8)
+        return lambda: torch._int_mm(x, x)
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     a = torch.randn(size, size).to(kinds[precision])
     return lambda: a @ a

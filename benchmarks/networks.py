@@ -24,6 +24,7 @@ from rofo.benchmarks.stopwatch import wrapped
 from rofo.benchmarks.subject import ONNX, Subject
 from rofo.dsp.scheme import Chunk
 from rofo.engines import EngineSettings, open_engine
+from rofo.engines.choice import engine_file
 from rofo.engines.contract import Engine, Tensors
 from rofo.errors import EngineLoadError
 from rofo.manifest import load_engine_manifest, manifest_path
@@ -74,8 +75,8 @@ def open_alone(one: Contestant, subject: Subject, threads: int) -> Engine | Netw
     """The contestant by itself, without a song around it. Raises EngineLoadError."""
     if one.kind != ROFO:
         return load_network(one, subject)
-    manifest = load_engine_manifest(one.engine)
-    return open_engine(one.engine, manifest, EngineSettings(one.backend, one.precision, threads))
+    manifest, settings = load_engine_manifest(one.engine), EngineSettings(one.backend, one.precision, threads)
+    return open_engine(engine_file(one.engine, manifest, settings), manifest, settings)
 
 
 def load_network(one: Contestant, subject: Subject) -> NetworkEngine:

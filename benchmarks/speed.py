@@ -22,8 +22,9 @@ from rofo.benchmarks.stopwatch import ENGINE
 from rofo.benchmarks.subject import Subject, Told
 from rofo.benchmarks.system import prepare_any
 from rofo.benchmarks.tools import TOOLS, Tool
+from rofo.manifest import PRECISIONS
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+_BYTES = {"fp32": 4, "int8": 1}  # of a weight; 2 in the others
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class BestRates:
 
     def of_memory(self, seconds: float, precision: str) -> float | None:
         """Share of the memory's rate that reading all weights once per run takes: a lower bound."""
-        gigabytes = self.weights_gb * (1 if precision == "fp32" else 0.5)
+        gigabytes = self.weights_gb * _BYTES.get(precision, 2) / 4
         return round(gigabytes / seconds / self.limits.copy_gb.median, 4) if gigabytes else None
 
 

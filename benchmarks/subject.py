@@ -79,6 +79,11 @@ class Subject:
         return float(self.manifest.chunk.samples / self.manifest.sample_rate)
 
     @property
+    def has_int8(self) -> bool:
+        """Whether an int8 engine is beside them."""
+        return any(entry.precision == "int8" for entry in self.manifest.engines)
+
+    @property
     def step(self) -> float:
         """Seconds of song that one run of the engine adds, at most."""
         alone = 1 - (self.manifest.overlap_add.overlap or 0)
@@ -130,11 +135,13 @@ def is_engine(path: Path) -> bool:
 
 
 def prepare(
-    target: Path, told: Told, folder: Path, log: Log, batch: int = 1, plans: Sequence[str] = ()
-) -> Subject:
+    target: Path, told: Told, folder: Path, log: Log, batch: int = 1, plans: Sequence[str] = (),
+    *, int8: bool = False,
+) -> Subject:  # fmt: skip
     """The engine itself, or engines exported from a checkpoint into `folder`, unverified.
 
-    Beside the ONNX one a plan is built for every backend of `plans`; one that cannot be built is left out.
+    Beside the ONNX one a plan is built for every backend of `plans`, and an `int8` engine if asked for; what
+    cannot be built is left out.
     Raises UsageError where anything is told of an engine, ManifestError, and the export's errors.
     """
     if is_engine(target):
@@ -149,6 +156,9 @@ def prepare(
         return Subject({entry.backend: target}, manifest)
     engines = {ONNX: folder / str(batch) / ONNX / f"{target.stem}.onnx"}
     exported = _export(target, told, engines[ONNX], batch, ONNX)
+    if int8:
+        quantised = partial(_export, target, told, engines[ONNX], batch, ONNX, "--quantize", "int8")
+        log.attempt("rofo int8", quantised)
     for backend in plans:
         plan = folder / str(batch) / backend / f"{target.stem}.plan"
         card = (
@@ -172,7 +182,7 @@ def write_noise(path: Path, seconds: float, rate: int, channels: int) -> Path:
 
 
 def _export(target: Path, told: Told, engine: Path, batch: int, kind: str, *options: str) -> Exported:
-    engine.parent.mkdir(parents=True)
+    engine.parent.mkdir(parents=True, exist_ok=True)
     stem = ["--output", str(engine.with_suffix("")), "--batch", str(batch), "--target", kind, "--no-verify"]
     command = [sys.executable, "-c", _EXPORT, str(target), *stem, *told.export_options(), *options]
     took = measured(command)

@@ -45,6 +45,11 @@ class System(Subject):
         return min(part.shortest_chunk for part in self.members.values())
 
     @property
+    def has_int8(self) -> bool:
+        """As in Subject."""
+        return all(part.has_int8 for part in self.members.values())
+
+    @property
     def step(self) -> float:
         """As in Subject."""
         return max(part.step for part in self.members.values())
@@ -91,7 +96,7 @@ def runs_alone(recipe: Path) -> list[tuple[Path, Options]]:
 def prepare_any(target: Path, told: Told, folder: Path, log: Log, choice: Choice) -> Subject:
     """A recipe, or what rofo.benchmarks.subject prepares. Raises the errors of both."""
     if target.suffix != ".toml":
-        return prepare(target, told, folder, log, choice.batch, choice.plans)
+        return prepare(target, told, folder, log, choice.batch, choice.plans, int8=choice.int8)
     if choice.batch != 1:
         raise UsageError(f"{target}: its engines have their batches; drop --batch")
     return prepare_recipe(target, told, folder, log)

@@ -42,6 +42,18 @@ _PRECISIONS = ("fp32", "fp16", "bf16")
     show_default=True,
     help="Matrix products of the plan; the ONNX file is fp32.",
 )
+@click.option(
+    "--quantize",
+    type=click.Choice(["int8"]),
+    help="Write an int8 engine for processors as well, beside the fp32 one.",
+)
+@click.option(
+    "--calibrate",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="AUDIO",
+    help="Music that int8 is calibrated on; may be repeated. Default: a mix that comes with rofo.",
+)
 @click.option("--attention", type=click.Choice(_PRECISIONS), help="Attention of the plan, if not the same.")
 @click.option(
     "--gpu",
@@ -106,6 +118,8 @@ def main(
     output: Path | None,
     targets: tuple[str, ...],
     precision: str,
+    quantize: str | None,
+    calibrate: tuple[Path, ...],
     attention: str | None,
     gpu: str | None,
     batch: int | None,
@@ -161,6 +175,8 @@ def main(
         batch=batch or 1,
         onnx="onnx" in targets,
         plan=None if only_facts else _plan(targets, precision, attention, gpu, batch, diagnose=diagnose),
+        int8=quantize == "int8",
+        calibrate=calibrate,
         verify=not no_verify,
         sha256=sha256,
         unsafe_pickle=unsafe_pickle,

@@ -5,14 +5,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
+from rofo.engines import EngineSettings, open_engine
+from rofo.engines.contract import Tensors
 from rofo.errors import EngineLoadError, UsageError
+from rofo.export.calibration import OWN, calibration_chunks
 from rofo.export.errors import CheckpointError
 from rofo.export.facts import report
 from rofo.export.families import describe, find_family, load_network
 from rofo.export.graph.diagnosis import LayerOutput, LayerParity, layer_outputs, layer_parity
 from rofo.export.graph.gates import Reference, check_engine, check_typed, loud_chunk, reference
+from rofo.export.graph.int8 import BACKEND, Int8Builder
 from rofo.export.graph.trace import OPSET, write_onnx
 from rofo.export.graph.types import Form
 from rofo.export.mixer import is_mixer, mixer_manifest
@@ -33,7 +38,9 @@ class ExportOptions:
     `output` is a path without suffix, by default the checkpoint's; `config` its yaml; `given` facts that the
     user supplies, by the names of rofo.export.facts. `members` are the engines that a mixer joins. `batch` is
     the number of chunks the ONNX engine takes at once; `onnx` False leaves it out. `plan` tells what kind of
-    plan to build. `verify` False skips the comparison with the network. `sha256` is what the file must have.
+    plan to build. `int8` asks for an int8 engine beside the ONNX one, calibrated on the sound files of
+    `calibrate`, by default on what comes with rofo. `verify` False skips the comparison with the network: an
+    int8 engine is then held to the fp32 one, its parity not recorded. `sha256` is what the file must have.
     """
 
     output: Path | None = None
@@ -43,6 +50,8 @@ class ExportOptions:
     batch: int = 1
     onnx: bool = True
     plan: PlanOptions | None = None
+    int8: bool = False
+    calibrate: Sequence[Path] = ()
     verify: bool = True
     sha256: str | None = None
     unsafe_pickle: bool = False
@@ -61,7 +70,8 @@ class ExportReport:
 def export_checkpoint(
     checkpoint: Path, options: ExportOptions = ExportOptions(), stage: Stage = lambda _: None
 ) -> ExportReport:
-    """Write OUTPUT.onnx (and OUTPUT.onnx.data for large weights), OUTPUT.plan if asked, and OUTPUT.json.
+    """Write OUTPUT.onnx (and OUTPUT.onnx.data for large weights), OUTPUT.int8.onnx and OUTPUT.plan if asked,
+    and OUTPUT.json.
 
     `stage` is told what is going on. Nothing is written unless every step succeeds; where OUTPUT.json
     describes engines of the same checkpoint and facts already, the new ones are added to it.
@@ -94,6 +104,8 @@ def export_checkpoint(
             typed = _write_typed(model, network, folder, options.plan, gpu, stage)
         del network  # before any engine is run or built
         parts = [_finish_onnx(model, onnx, wanted, stage)] if onnx else []
+        if onnx and options.int8:
+            parts.append(_quantised(model, onnx, wanted, options, stage))
         if typed and options.plan and gpu:
             parts.append(_finish_plan(model, typed, folder, options.plan, gpu, wanted, stage))
         manifest = model.manifest([part.entry for part in parts], [p for part in parts for p in part.parity])
@@ -141,6 +153,10 @@ def _stem(checkpoint: Path, options: ExportOptions) -> Path:
         raise UsageError(f"{stem}: not a name for the engine; give the path of the results without suffix")
     if not options.onnx and options.plan is None:
         raise UsageError(f"{stem}: neither an ONNX file nor a plan to be written; choose one or both")
+    if options.int8 and not options.onnx:
+        raise UsageError(f"{stem}: an int8 engine is made of the ONNX one; add --target onnx")
+    if options.calibrate and not options.int8:
+        raise UsageError(f"{stem}: sound to calibrate on, but nothing to calibrate; add --quantize int8")
     return stem
 
 
@@ -179,6 +195,33 @@ def _finish_onnx(model: Model, part: _Part, wanted: Reference | None, stage: Sta
     stage("running the engine against it")
     parity = check_engine(part.files[-1], model.manifest([part.entry], ()), wanted)
     return _Part(part.files, part.entry, parity)
+
+
+def _quantised(
+    model: Model, fp32: _Part, wanted: Reference | None, options: ExportOptions, stage: Stage
+) -> _Part:
+    """The int8 engine beside the fp32 one, which it is held to where the network was not run."""
+    file, manifest = fp32.files[-1], model.manifest([fp32.entry], ())
+    stage(f"calibrating int8 on {', '.join(map(str, options.calibrate)) or OWN}")
+    chunks = calibration_chunks(model, options.calibrate)
+    held_to = wanted or _held_to_fp32(model, file, manifest)
+    stage("writing the graph in int8, and running it")
+    made = Int8Builder(file, manifest, chunks, held_to, stage).build()
+    return _Part(made.files, made.entry, (made.parity,) if wanted else ())
+
+
+def _held_to_fp32(model: Model, file: Path, manifest: Manifest) -> Reference:
+    engine = open_engine(file, manifest, EngineSettings(BACKEND, "fp32"))
+    batch = engine.batch
+
+    def run(inputs: Tensors) -> Tensors:
+        outputs = engine.run({name: np.repeat(tensor, batch, axis=0) for name, tensor in inputs.items()})
+        return {name: tensor[:1] for name, tensor in outputs.items()}
+
+    try:
+        return reference(model, run, keeps_silence=model.family.keeps_silence(model.facts))
+    finally:
+        engine.close()
 
 
 def _write_typed(

@@ -14,6 +14,7 @@ from rofo.console import command_line, debugging, note, one_heap, tell
 from rofo.dsp import SCHEMES
 from rofo.engines import BACKEND_NAMES
 from rofo.errors import UsageError
+from rofo.manifest import PRECISIONS
 from rofo.text import one_line, printable
 
 if TYPE_CHECKING:
@@ -72,10 +73,10 @@ SOME_FAILED = 7
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    type=click.Choice(["auto", *PRECISIONS]),
     default="auto",
     show_default=True,
-    help="auto takes bf16 where the processor has it and the engine's measured parity allows it; "
+    help="auto takes int8 or bf16 where the processor has it and the engine's measured parity allows it; "
     "a .plan has the precision it was built with.",
 )
 @click.option(

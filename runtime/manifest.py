@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rofo.dsp import DEFAULT_SCHEME, make_scheme
 from rofo.errors import EngineMismatchError, ManifestError, UsageError
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 # Stays 1 as long as what earlier releases read means the same, see rofo.json_fields.LATER.
 FORMAT = 1
+# What an engine can compute in: the one list of their names.
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 MIN_BF16_PARITY_DB = 30.0
+MIN_INT8_PARITY_DB = 35.0
 
 
 @dataclass(frozen=True)
@@ -99,13 +103,15 @@ class EngineFile:
     `backend` is the kind of file: onnx, or the library that built a plan, see rofo.engines.Backend.
     `compute_capabilities` are those a .plan runs on, "8.9" or, with all later ones, "8.0+". `onnx_sha256` is
     the graph it was built from, `device_memory` the GPU memory in bytes that it needs. `launches` is told of
-    plans with recurrent layers, which are loops: how many kernels one run launches, whatever its batch.
+    plans with recurrent layers, which are loops: how many kernels one run launches, whatever its batch. Of an
+    int8 engine `rest` is what all that is not in int8 is computed in, and `kept` names the matrix products
+    and convolutions that could be and are not, after their weights: the gate did not allow it.
     """
 
     file: str
     backend: str
     backend_version: str
-    precision: Literal["fp32", "fp16", "bf16"]
+    precision: Precision
     compute_capabilities: tuple[str, ...]
     batch: int
     sha256: str
@@ -114,6 +120,8 @@ class EngineFile:
     onnx_sha256: str | None = None
     device_memory: int | None = None
     launches: int | None = field(default=None, metadata=LATER)
+    rest: Literal["fp32", "bf16"] = field(default="fp32", metadata=LATER)
+    kept: tuple[str, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         require(self.batch >= 1, f"the batch of {self.file} is {self.batch}")
@@ -220,7 +228,7 @@ class Manifest:
     def joined(self, newer: "Manifest") -> "Manifest":
         """This manifest with the engines and parity of a newer export of the same model added to its own.
 
-        An engine file of the same name is replaced, and what was measured of its kind is dropped. Where the
+        An engine file of the same name is replaced, and what was measured of it is dropped. Where the
         rest differs, apart from the versions of exporter and torch and the checkpoint's file name, the two
         are not of one model, and `newer` itself is the result.
         """
@@ -229,8 +237,12 @@ class Manifest:
         ours = {entry.file: entry for entry in self.engines}
         theirs = {entry.file: entry for entry in newer.engines}
         kinds = {entry.backend for entry in self.engines}
-        replaced = {entry.backend for file, entry in ours.items() if file in theirs}
-        kept = [p for p in self.parity if (p.backend if p.backend in kinds else "onnx") not in replaced]
+        replaced = {(e.backend, e.precision == "int8") for file, e in ours.items() if file in theirs}
+        kept = [
+            p
+            for p in self.parity
+            if (p.backend if p.backend in kinds else "onnx", p.precision == "int8") not in replaced
+        ]
         parity = {(p.backend, p.precision): p for p in (*kept, *newer.parity)}
         return replace(newer, engines=tuple((ours | theirs).values()), parity=tuple(parity.values()))
 
@@ -298,8 +310,10 @@ class MixerManifest:
 
 
 def manifest_path(engine: Path) -> Path:
-    """The manifest that belongs to an engine file: the same name, ending in .json."""
-    return engine.with_suffix(".json")
+    """The manifest that belongs to an engine file: NAME.json to NAME.onnx, and to NAME.int8.onnx."""
+    own = engine.with_suffix(".json")
+    name, _, precision = engine.stem.rpartition(".")
+    return own.with_name(f"{name}.json") if precision in PRECISIONS and name and not own.exists() else own
 
 
 def load_manifest(path: str | Path) -> Manifest | MixerManifest:

@@ -12,7 +12,8 @@ from rofo.audio.record import hash_engine
 from rofo.dsp.chunk_loop import ChunkLoop
 from rofo.dsp.overlap_add import OverlapAdder
 from rofo.dsp.scheme import Chunk, Scheme
-from rofo.engines import BACKENDS, EngineSettings, open_engine
+from rofo.engines import EngineSettings, open_engine
+from rofo.engines.choice import engine_file
 from rofo.engines.contract import Engine
 from rofo.errors import EngineLoadError, EngineMismatchError
 from rofo.manifest import Manifest, load_manifest, manifest_path
@@ -134,17 +135,8 @@ def _opener(settings: EngineSettings, *, low_memory: bool) -> Callable[[Path], M
 
 
 def _open_engine(path: Path, manifest: Manifest, settings: EngineSettings) -> EngineModel:
-    file = _engine_file(path, manifest, settings.backend)
+    file = engine_file(path, manifest, settings)
     return EngineModel(open_engine(file, manifest, settings), manifest, file, settings.threads)
-
-
-def _engine_file(path: Path, manifest: Manifest, backend: str) -> Path:
-    """`path`, or where it is a manifest, the first engine file there that the backend runs."""
-    if path != manifest_path(path):
-        return path
-    kind = BACKENDS[backend].file if backend in BACKENDS else None
-    fitting = [entry for entry in manifest.engines if entry.backend == kind]
-    return path.with_name((fitting or manifest.engines)[0].file)
 
 
 def _chunks(scheme: Scheme, blocks: Iterable[Block]) -> Iterator[Chunk]:

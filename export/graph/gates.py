@@ -70,6 +70,11 @@ class Case:
     inputs: Tensors
     outputs: Tensors
 
+    @property
+    def least(self) -> float:
+        """dB that engines with rounded operands must reach."""
+        return MIN_TYPED_QUIET_DB if self.name == _QUIET else MIN_TYPED_DB
+
     def decibels(self, found: Tensors) -> float:
         """How far other outputs are from the network's: the worst of them, -inf where one is not finite."""
         if not _finite(found):
@@ -89,7 +94,7 @@ def reference(model: Model, network: Callable[[Tensors], Tensors], *, keeps_sile
     """Run the plain network on the test chunks. Raises ParityError when its output is not finite."""
     cases = []
     for name, audio in _test_chunks(model).items():
-        inputs = _inputs(model, audio)
+        inputs = engine_inputs(model, audio)
         outputs = network(inputs)
         if not _finite(outputs):
             raise ParityError(
@@ -108,7 +113,7 @@ def check_engine(path: Path, manifest: Manifest, wanted: Reference) -> tuple[Par
     worst chunk. Raises ParityError, or EngineLoadError without a backend.
     """
     backend = _installed_backend(manifest)
-    fp32, silent = _measured(path, manifest, backend, "fp32", wanted)
+    fp32, silent = measured(path, manifest, backend, "fp32", wanted)
     for case, decibels in zip(wanted.cases, fp32, strict=True):
         if decibels < MIN_FP32_DB:
             raise ParityError(
@@ -119,7 +124,7 @@ def check_engine(path: Path, manifest: Manifest, wanted: Reference) -> tuple[Par
         raise ParityError(f"{manifest.name}: {backend} turns silence into sound; nothing was written")
     parity = Parity(backend, "fp32", min(fp32), keeps_silence=silent)
     try:
-        bf16, silent = _measured(path, manifest, backend, "bf16", wanted)
+        bf16, silent = measured(path, manifest, backend, "bf16", wanted)
     except EngineLoadError:
         return (parity,)
     return parity, Parity(backend, "bf16", min(bf16), keeps_silence=silent)
@@ -134,17 +139,16 @@ def check_typed(path: Path, name: str, options: PlanOptions, wanted: Reference) 
     which says what to try.
     """
     graph = RoundedGraph(path)
-    rooms, measured = [], []
+    rooms, loud = [], []
     for case in wanted.cases:
         outputs, _, room = graph.run(case.inputs)
         decibels = case.decibels(outputs)
-        least = MIN_TYPED_QUIET_DB if case.name == _QUIET else MIN_TYPED_DB
-        if decibels < least:
+        if decibels < case.least:
             found = "not finite" if math.isinf(decibels) else f"{decibels:.1f} dB from the network"
-            why = f"{found} on {case.name}, the gate is {least:.0f} dB"
+            why = f"{found} on {case.name}, the gate is {case.least:.0f} dB"
             raise _refusal(name, options, why, room)
         rooms.append(room)
-        measured += [decibels] if least == MIN_TYPED_DB else []
+        loud += [decibels] if case.least == MIN_TYPED_DB else []
     noise = {name: _noise(values.shape) for name, values in wanted.cases[0].inputs.items()}
     outputs, _, at_noise = graph.run(noise)
     if not _finite(outputs):
@@ -153,12 +157,12 @@ def check_typed(path: Path, name: str, options: PlanOptions, wanted: Reference) 
         _check_headroom(name, room)
     if wanted.keeps_silence and not _silent(graph.run(_silence(noise))[0]):
         raise _refusal(name, options, "not silent on silence", at_noise)
-    return Parity(options.backend, options.precision, min(measured), TYPED_ON, wanted.keeps_silence)
+    return Parity(options.backend, options.precision, min(loud), TYPED_ON, wanted.keeps_silence)
 
 
 def loud_chunk(model: Model) -> Tensors:
     """What an engine is given of a fixed loud, song-like chunk: `mix` (1, channels, frames, bins, 2), ..."""
-    return _inputs(model, _loud_audio(model))
+    return engine_inputs(model, loud_audio(model))
 
 
 def snr_db(wanted: Floats, got: Floats) -> float:
@@ -171,19 +175,24 @@ def snr_db(wanted: Floats, got: Floats) -> float:
 
 
 def _test_chunks(model: Model) -> Mapping[str, Floats]:
-    loud = _loud_audio(model)
-    half = loud.copy()
+    loud = loud_audio(model)
+    return {_LOUD: loud, _HALF_SILENT: half_silent(loud), _QUIET: loud * np.float32(1e-6)}
+
+
+def half_silent(audio: Floats) -> Floats:
+    """(channels, samples) without the second half of the sound."""
+    half = audio.copy()
     half[:, half.shape[1] // 2 :] = 0
-    return {_LOUD: loud, _HALF_SILENT: half, _QUIET: loud * np.float32(1e-6)}
+    return half
 
 
-def _loud_audio(model: Model) -> Floats:
-    """(channels, samples): chords, drums and noise up to full scale."""
-    rng = np.random.default_rng(2024)
+def loud_audio(model: Model, seed: int = 2024, semitones: int = 0) -> Floats:
+    """(channels, samples): chords, drums and noise up to full scale; others for another seed and pitch."""
+    rng = np.random.default_rng(seed)
     samples, rate = model.chunk.samples, model.sample_rate
     time = np.arange(samples) / rate
     audio = 0.05 * rng.standard_normal((model.channels, samples))
-    for pitch in (110.0, 164.8, 220.0, 329.6, 523.3, 880.0):
+    for pitch in 2 ** (semitones / 12) * np.array((110.0, 164.8, 220.0, 329.6, 523.3, 880.0)):
         pan = rng.uniform(0.2, 1.0, (model.channels, 1))
         swell = 0.5 + 0.5 * np.sin(2 * np.pi * rng.uniform(0.3, 3) * time)
         audio += pan * swell * sum(np.sin(2 * np.pi * pitch * k * time) / k for k in (1, 2, 3, 5, 8))
@@ -193,7 +202,8 @@ def _loud_audio(model: Model) -> Floats:
     return scaled
 
 
-def _inputs(model: Model, audio: Floats) -> Tensors:
+def engine_inputs(model: Model, audio: Floats) -> Tensors:
+    """What an engine is given of one chunk, audio (channels, samples): a batch of one."""
     spectrum = Spectrogram(model.stft, model.chunk.samples).forward(audio)
     tensors = {"mix": spectrum[None], "waveform": audio[None]}
     return {name: tensors[name] for name in model.inputs}
@@ -215,10 +225,10 @@ def _repeated(tensors: Tensors, batch: int) -> Tensors:
     return {name: np.repeat(values, batch, axis=0) for name, values in tensors.items()}
 
 
-def _measured(
+def measured(
     path: Path, manifest: Manifest, backend: str, precision: str, wanted: Reference
 ) -> tuple[Sequence[float], bool]:
-    """dB from the network on every test chunk, and whether a silent one gives exact zeros.
+    """How far an engine is from the network in dB, case by case, and whether silence gives exact zeros.
 
     Raises ParityError where fp32 is not finite.
     """

@@ -42,10 +42,12 @@ class Backend:
 # Runtime.
 BACKENDS: dict[str, Backend] = {
     "openvino": Backend(
-        "OpenVINO", "rofo.engines.openvino:OpenVinoEngine", "onnx", "openvino", "rofo[cpu]", ("fp32", "bf16")
+        "OpenVINO", "rofo.engines.openvino:OpenVinoEngine", "onnx", "openvino", "rofo[cpu]",
+        ("fp32", "bf16", "int8"),
     ),
     "onnxruntime": Backend(
-        "ONNX Runtime", "rofo.engines.onnxruntime:CpuEngine", "onnx", "onnxruntime", "rofo[ort]", ("fp32",)
+        "ONNX Runtime", "rofo.engines.onnxruntime:CpuEngine", "onnx", "onnxruntime", "rofo[ort]",
+        ("fp32", "int8"),
     ),
     "onnxruntime-cuda": Backend(
         "ONNX Runtime", "rofo.engines.onnxruntime:CudaEngine", "onnx", "onnxruntime", "rofo[ort-gpu]",
@@ -67,11 +69,11 @@ BACKEND_NAMES = tuple(BACKENDS)
 class EngineSettings:
     """How an engine is run.
 
-    `backend` is auto or one of BACKENDS. `precision` is auto, fp32, bf16 or fp16; on a processor auto takes
-    bf16 only where it computes in it and the measured parity of the manifest allows it; a plan has the
-    precision it was built with. `threads` None lets the backend use all cores. `cuda_stream` is the handle
-    of a stream to compute on, for plans. `contexts` is how many execution contexts a plan gets: each serves
-    two calls at once and takes the whole of the engine's working memory.
+    `backend` is auto or one of BACKENDS. `precision` is auto or one of rofo.manifest.PRECISIONS; on a
+    processor auto takes int8 or bf16 only where it computes in it and the measured parity of the manifest
+    allows it; a plan has the precision it was built with. `threads` None lets the backend use all cores.
+    `cuda_stream` is the handle of a stream to compute on, for plans. `contexts` is how many execution
+    contexts a plan gets: each serves two calls at once and takes the whole of the engine's working memory.
     Raises UsageError for a backend nobody knows and for counts below 1.
     """
 

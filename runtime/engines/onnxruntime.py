@@ -16,7 +16,6 @@ class CpuEngine:
     """One inference session; its `run` is thread-safe by ONNX Runtime's own promise."""
 
     backend = "onnxruntime"
-    precision = "fp32"
     in_flight = 1
     healthy = True
     _provider = "CPUExecutionProvider"
@@ -30,10 +29,11 @@ class CpuEngine:
 
         self._path, self.batch = source.path, source.entry.batch
         path, shapes = source.path, Shapes.of(source.manifest, source.entry.batch)
-        if settings.precision not in ("auto", "fp32"):
+        self.precision: str = source.entry.precision
+        if settings.precision not in ("auto", self.precision):
             raise EngineLoadError(
-                f"{path}: ONNX Runtime computes in fp32, not {settings.precision}; "
-                "use --precision fp32, or --backend openvino for bf16"
+                f"{path}: ONNX Runtime computes this file in {self.precision}, not {settings.precision}; "
+                f"use --precision {self.precision}, or --backend openvino for bf16"
             )
         if self._provider not in onnxruntime.get_available_providers():
             raise EngineLoadError(f"{path}: this ONNX Runtime has no {self._provider}; {self._lacking}")

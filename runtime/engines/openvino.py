@@ -8,7 +8,7 @@ import numpy as np
 from rofo.engines import EngineSettings
 from rofo.engines.contract import EngineSource, Shapes, Tensors
 from rofo.errors import EngineLoadError, EngineMismatchError, EngineRunError
-from rofo.manifest import MIN_BF16_PARITY_DB, Manifest
+from rofo.manifest import MIN_BF16_PARITY_DB
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
@@ -27,10 +27,10 @@ class OpenVinoEngine:
         path, shapes = source.path, Shapes.of(source.manifest, source.entry.batch)
         self._path, self.batch, self._outputs = path, source.entry.batch, tuple(shapes.outputs)
         core = openvino.Core()
-        self.precision = self._choose(core, source.manifest, settings.precision)
+        self.precision, rest = self._choose(core, source, settings.precision)
         options: dict[str, Any] = {
             # Without the hint OpenVINO computes in bf16 wherever the processor can, measured or not.
-            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+            "INFERENCE_PRECISION_HINT": _HINTS[rest],
             "PERFORMANCE_HINT": "LATENCY",
         }
         if settings.threads is not None:
@@ -41,7 +41,7 @@ class OpenVinoEngine:
         try:
             model = core.read_model(path)
             shapes.check(path, _shapes(model.inputs), _shapes(model.outputs))
-            if self.precision == "fp32":
+            if rest == "fp32":
                 _spell_out_norms(model)
             self._model: Any = core.compile_model(model, "CPU", options)
         except EngineMismatchError:
@@ -76,19 +76,32 @@ class OpenVinoEngine:
                 raise EngineRunError(f"{self._path}: the engine was closed; open it again")
             return self._idle.pop() if self._idle else self._model.create_infer_request()
 
-    def _choose(self, core: Any, manifest: Manifest, precision: str) -> str:
+    def _choose(self, core: Any, source: EngineSource, precision: str) -> tuple[str, str]:
+        """The precision, and that of what it does not concern. Raises EngineLoadError."""
         has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if source.entry.precision == "int8":
+            if precision not in ("auto", "int8"):
+                raise EngineLoadError(
+                    f"{self._path}: an int8 engine does not compute in {precision}; give its manifest "
+                    f"({self._path.stem.removesuffix('.int8')}.json) as the engine"
+                )
+            return "int8", source.entry.rest if has_bf16 else "fp32"
         if precision == "auto":
-            snr_db = manifest.snr_db(self.backend, "bf16")
+            snr_db = source.manifest.snr_db(self.backend, "bf16")
             safe = snr_db is not None and snr_db >= MIN_BF16_PARITY_DB
-            return "bf16" if has_bf16 and safe else "fp32"
+            precision = "bf16" if has_bf16 and safe else "fp32"
+        if precision == "int8":
+            raise EngineLoadError(
+                f"{self._path}: an fp32 engine, not int8, and none is beside it; "
+                "run rofo-export --quantize int8"
+            )
         if precision not in _HINTS:
             raise EngineLoadError(
                 f"{self._path}: OpenVINO on a CPU computes in {' or '.join(_HINTS)}, not {precision}"
             )
         if precision == "bf16" and not has_bf16:
             raise EngineLoadError(f"{self._path}: this processor has no bf16; use --precision fp32")
-        return precision
+        return precision, precision
 
 
 def _shapes(ports: Any) -> dict[str, tuple[int, ...]]:

@@ -1,0 +1,158 @@
+"""Which products of an engine are computed in int8: as many as the gate allows.
+
+All of them, where that passes. Else every product's error is measured with it alone in int8, on the worst of
+the test chunks; errors add, and so the costliest are left out until the sum of the others is small enough,
+and what that makes is measured once more.
+"""
+
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rofo.engines.contract import Tensors
+from rofo.errors import EngineLoadError
+from rofo.export.errors import ParityError
+from rofo.export.graph.gates import MIN_TYPED_DB, Reference, measured
+from rofo.export.graph.quantise import Quantiser
+from rofo.manifest import EngineFile, Manifest, Parity, file_sha256
+
+Stage = Callable[[str], None]
+Floats = NDArray[np.float64]
+Rest = Literal["fp32", "bf16"]
+
+# int8 is measured where it is taken by itself.
+BACKEND = "openvino"
+# bf16 for the rest where it takes less than half of what the gate allows.
+_MIN_REST_DB = MIN_TYPED_DB + 3
+# How much of the gate's room the sum of single errors may fill, one after the other.
+_SHARES = (0.9, 0.6, 0.4, 0.2, 0.1)
+
+
+@dataclass(frozen=True)
+class Int8:
+    """An int8 engine: its files, the graph last, its entry in the manifest, and what was measured."""
+
+    files: tuple[Path, ...]
+    entry: EngineFile
+    parity: Parity
+
+
+class Int8Builder:
+    """An fp32 engine file at `path`, described by the only entry of `manifest`, on its way to int8.
+
+    `chunks` are what it is calibrated on, `wanted` what it is held to. Everything is made beside `path`.
+    """
+
+    def __init__(
+        self, path: Path, manifest: Manifest, chunks: Sequence[Tensors], wanted: Reference, stage: Stage
+    ) -> None:
+        self._path, self._manifest, self._wanted, self._stage = path, manifest, wanted, stage
+        (self._entry,) = manifest.engines
+        self._quantiser = Quantiser(path, _batches(chunks, self._entry.batch))
+        self._rest, self._rest_noise = self._measured_rest()
+
+    def build(self) -> Int8:
+        """Raises ParityError where no choice passes the gate, EngineLoadError without OpenVINO."""
+        names = self._quantiser.names
+        if not names:
+            raise ParityError(
+                f"{self._path.name}: no product that int8 is for; nothing was written, leave --quantize out"
+            )
+        decibels, whole = self._tried(names, self._wanted)
+        if whole:
+            return whole
+        worst = int(np.argmax(self._least() - decibels))
+        self._stage(f"{self._told(decibels)} with all {len(names)} products in int8; measuring each alone")
+        costs = self._alone(worst)
+        chosen: Collection[str] = names
+        for share in _SHARES:
+            room = share * float((_noise(self._least()) - self._rest_noise)[worst])
+            fewer = cheapest(costs, room)
+            if fewer and len(fewer) < len(chosen):
+                chosen = fewer
+                decibels, found = self._tried(chosen, self._wanted)
+                self._stage(f"{self._told(decibels)} with {len(chosen)} of {len(names)}")
+                if found:
+                    return found
+        raise ParityError(
+            f"{self._path.name}: no choice of products in int8 passes the gate of {MIN_TYPED_DB:.0f} dB; "
+            "nothing was written, leave --quantize out or give --calibrate the music it is for"
+        )
+
+    def _alone(self, case: int) -> Mapping[str, float]:
+        """What each product costs in one of the cases where it alone is in int8 and all else fp32."""
+        wanted = replace(self._wanted, cases=self._wanted.cases[case : case + 1], keeps_silence=False)
+        tried = ((name, self._tried([name], wanted, "fp32")[0]) for name in self._quantiser.names)
+        return {name: float(_noise(decibels)[0]) for name, decibels in tried}
+
+    def _tried(
+        self, names: Collection[str], wanted: Reference, rest: Rest | None = None
+    ) -> tuple[Floats, Int8 | None]:
+        """dB case by case with these products in int8, and the engine where that passes the gate."""
+        folder = self._path.parent / "int8"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        file = folder / f"{self._path.stem}.int8.onnx"
+        data = self._quantiser.write(file, names)
+        entry = replace(
+            self._entry,
+            file=file.name,
+            precision="int8",
+            sha256=file_sha256(file),
+            data=data.name if data else None,
+            data_sha256=file_sha256(data) if data else None,
+            rest=rest or self._rest,
+            kept=tuple(name for name in self._quantiser.names if name not in names),
+        )
+        manifest = replace(self._manifest, engines=(entry,))
+        found, silent = measured(file, manifest, BACKEND, "int8", wanted)
+        decibels, least = np.array(found), np.array([case.least for case in wanted.cases])
+        if (decibels < least).any() or (wanted.keeps_silence and not silent):
+            return decibels, None
+        parity = Parity(BACKEND, "int8", float(decibels[least == MIN_TYPED_DB].min()), keeps_silence=silent)
+        return decibels, Int8((*([data] if data else []), file), entry, parity)
+
+    def _measured_rest(self) -> tuple[Rest, Floats]:
+        """The type of what is not in int8, and what it alone costs."""
+        silent = np.zeros(len(self._wanted.cases))
+        try:
+            decibels = np.array(measured(self._path, self._manifest, BACKEND, "bf16", self._wanted)[0])
+        except EngineLoadError:  # this processor has none
+            return "fp32", silent
+        return ("bf16", _noise(decibels)) if decibels.min() >= _MIN_REST_DB else ("fp32", silent)
+
+    def _least(self) -> Floats:
+        return np.array([case.least for case in self._wanted.cases])
+
+    def _told(self, decibels: Floats) -> str:
+        return ", ".join(
+            f"{found:.1f} dB on {case.name}" for case, found in zip(self._wanted.cases, decibels, strict=True)
+        )
+
+
+def cheapest(costs: Mapping[str, float], room: float) -> tuple[str, ...]:
+    """The names that are left when the costliest go until the sum of the others fits."""
+    by_cost, left = sorted(costs, key=costs.__getitem__), 0.0
+    for place, name in enumerate(by_cost):
+        left += costs[name]
+        if left > room:
+            return tuple(by_cost[:place])
+    return tuple(by_cost)
+
+
+def _noise(decibels: Floats) -> Floats:
+    """Energy of the error over that of the signal."""
+    noise: Floats = 10 ** (-decibels / 10)
+    return noise
+
+
+def _batches(chunks: Sequence[Tensors], batch: int) -> Iterator[Tensors]:
+    """Full batches of all chunks, the first ones once more where they do not come out even."""
+    for start in range(0, len(chunks), batch):
+        group = [chunks[(start + i) % len(chunks)] for i in range(batch)]
+        yield {name: np.concatenate([chunk[name] for chunk in group]) for name in group[0]}
