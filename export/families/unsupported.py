@@ -19,7 +19,8 @@ _VARIANTS = (
     (r"mamba|\.A_log$", "Mamba network"),
 )
 _OTHERS = (
-    (r"^encoder\.\d+\.(conv|rewrite|\d+)\.weight", "Demucs of one branch"),
+    (r"^decoder\.basis_signals\.", "Conv-TasNet"),
+    (r"^encoder\.\d+\.(conv|rewrite|\d+)\.weight", "Demucs of another kind"),
     (r"^separation_net\.|\.SDlayer\.", "SCNet"),
     (r"^separator_(mask|map)\.|^BN_(mask|map)\.", "BS-Mamba2"),
     (r"^separator\.\d+\.(time|band)_net\.", "BSRNN"),

@@ -55,7 +55,7 @@ class Model(Protocol):
     @property
     def channels(self) -> int: ...  # noqa: D102
     @property
-    def stft(self) -> Stft: ...  # noqa: D102
+    def stft(self) -> Stft | None: ...  # noqa: D102
     @property
     def chunk(self) -> ChunkSize: ...  # noqa: D102
     @property
@@ -194,8 +194,9 @@ def _loud_audio(model: Model) -> Floats:
 
 
 def _inputs(model: Model, audio: Floats) -> Tensors:
-    spectrum = Spectrogram(model.stft, model.chunk.samples).forward(audio)
-    tensors = {"mix": spectrum[None], "waveform": audio[None]}
+    tensors = {"waveform": audio[None]}
+    if model.stft:
+        tensors["mix"] = Spectrogram(model.stft, model.chunk.samples).forward(audio)[None]
     return {name: tensors[name] for name in model.inputs}
 
 

@@ -24,7 +24,13 @@ _LARGEST_FLOAT32 = torch.finfo(torch.float32).max
 _WRAPPERS = ("state", "state_dict", "model_state_dict", "model", "best_state")
 _PREFIXES = ("module.", "_orig_mod.", "generator.", "model.")
 _DEEPEST_WRAPPING = 4
-_DEMUCS = ("demucs.hdemucs.HDemucs", "demucs.htdemucs.HTDemucs")
+_DEMUCS = (
+    "demucs.hdemucs.HDemucs",
+    "demucs.htdemucs.HTDemucs",
+    "demucs.demucs.Demucs",
+    "demucs.model.Demucs",  # v1 and v2
+)
+_FIRST_DEMUCS = ("klass", "args", "kwargs", "state")  # of the tuple that is a package of v1
 _QUANTISED = "a Demucs package quantised by diffq: not supported; give the one that is not (mdx for mdx_q)"
 
 
@@ -44,6 +50,8 @@ def load_checkpoint(path: str | Path, *, unsafe_pickle: bool = False) -> Source:
         check_zip(path)
     sha256, tail_md5 = digests(path)
     container = _read_safetensors(path) if kind == "safetensors" else _unpickle(path, kind, unsafe_pickle)
+    if isinstance(container, tuple) and len(container) == len(_FIRST_DEMUCS):
+        container = dict(zip(_FIRST_DEMUCS, container, strict=True))
     hyper_parameters = _hyper_parameters(container)
     state = _strip_prefixes(_unwrap(path, container))
     _check_state(path, state)
