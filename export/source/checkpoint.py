@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from rofo.export.errors import CheckpointError
 from rofo.export.source import Source
 from rofo.export.source.file_kind import Kind, check_zip, digests, file_kind
+from rofo.export.source.old_pickle import without_sources
 
 # weights_only could be bypassed before 2.6 (CVE-2025-32434) and corrupt memory before 2.10 (CVE-2026-24747).
 _OLDEST_TORCH = (2, 10)
@@ -141,7 +142,8 @@ def _unpickle(path: Path, kind: Kind, unsafe: bool) -> Any:
         # An open file, because torch 2.13 looks at the name of a path and takes .safetensors at its word.
         with path.open("rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(inert):
             warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=not unsafe)
+            readable = without_sources(file) if kind == "pickle" and not unsafe else file
+            return torch.load(readable, map_location="cpu", weights_only=not unsafe)
     except Exception as error:  # noqa: BLE001 a hostile or damaged pickle can raise anything
         raise CheckpointError(f"{path}: {_why_not(error, kind, unsafe)}") from None
 
@@ -177,6 +179,7 @@ def _hyper_parameters(container: Any) -> dict[str, Any]:
     raw = container.get("hyper_parameters")
     if "klass" in container:
         klass = container["klass"]
+        klass = klass[1] if isinstance(klass, tuple) and len(klass) > 1 else klass  # see old_pickle
         raw = {key: container.get(key) for key in ("args", "kwargs")}
         raw["klass"] = f"{klass.__module__}.{klass.__name__}" if isinstance(klass, type) else str(klass)
     if not isinstance(raw, Mapping):

@@ -17,14 +17,15 @@ from rofo.export.source import Source
 
 _FOUR = ("drums", "bass", "other", "vocals")
 _USUAL = {"sample_rate": 44100, "kernel_size": 8, "stride": 4, "growth": 2}
-# The classes' own. v1 and v2 know no other stems; v1 cuts songs every 10 s and puts zeros around a chunk.
+# The classes' own; v1 and v2 know no other stems.
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "demucs_v1": {"gelu": False, "levelled": False, "resample": False,
-                  "chunk_seconds": 10.0, "scheme": "average", "overlap": 0.0, "normalize": True},
+    "demucs_v1": {"gelu": False, "levelled": False, "resample": False, "chunk_seconds": 10.0},
     "demucs_v2": {"gelu": False, "levelled": False, "resample": True, "chunk_seconds": 40.0},
     "demucs": {"gelu": True, "levelled": True, "resample": True, "norm_starts": 4, "norm_groups": 4,
                "dconv_attn": 4, "dconv_lstm": 4},
 }  # fmt: skip
+# v1 puts chunks end to end, each with zeros around it.
+_SCHEMES = {"demucs_v1": {"scheme": "average", "overlap": 0.0}}
 
 
 class WaveDemucs(Family):
@@ -57,12 +58,15 @@ class WaveDemucs(Family):
 
     def complete(self, facts: Facts, problems: list[str]) -> Facts:
         """As in Family: the chunk is widened to a valid length where the scheme has context for it."""
-        architecture = facts["architecture"]
-        usual = _USUAL | ({"stems": _FOUR} if architecture != "demucs" and facts["num_stems"] == 4 else {})
-        facts = merge(facts, Facts.said("default", _DEFAULTS[architecture] | usual))
-        facts = merge(facts, Facts.said("default", {"scheme": "triangular"}))
-        facts = merge(facts, Facts.said("default", {"normalize": facts["scheme"] == "triangular"}))
-        facts = complete(facts)
+        architecture, first = facts["architecture"], facts["generation"] == 1
+        defaults = _USUAL | _DEFAULTS[architecture]
+        if architecture != "demucs" and facts["num_stems"] == len(_FOUR):
+            defaults |= {"stems": _FOUR}
+        if "scheme" not in facts:
+            defaults |= _SCHEMES.get(architecture, {"scheme": "triangular"})
+        facts = complete(merge(facts, Facts.said("default", defaults)))
+        if "normalize" not in facts:
+            facts = facts.derived("scheme", normalize=first or facts["scheme"] == "triangular")
         if facts["scheme"] != "triangular" or "chunk" not in facts:
             return facts
         segment = facts["chunk"]
