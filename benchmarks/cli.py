@@ -234,7 +234,7 @@ def report(results: Path) -> None:
 @click.argument("folder", type=_FILE)
 def shape(name: str, folder: Path) -> None:
     """Write a seeded checkpoint of a public shape into FOLDER. NAMEs: viperx, small, mdx23c, kim, htdemucs,
-    hdemucs, scnet, scnet_xl, scnet_tran, bsrnn, bsrnn_attention.
+    hdemucs, demucs, scnet, scnet_xl, scnet_tran, bsrnn, bsrnn_attention.
 
     Speed and memory do not depend on what the weights are.
     """

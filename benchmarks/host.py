@@ -153,6 +153,7 @@ def _inside(geometry: Geometry, threads: int, seconds: float) -> dict[str, Any]:
 
 def _stages(manifest: Manifest, song: Path, folder: Path) -> dict[str, float]:
     """Processor seconds of every stage for a chunk: medians, but of reading, cutting and writing means."""
+    assert manifest.stft
     transform, adder = Spectrogram(manifest.stft, manifest.chunk.samples), OverlapAdder()
     spent: dict[str, list[float]] = {}
 

@@ -147,7 +147,7 @@ def _plain_network(one: Contestant, subject: Subject) -> Run:
     from rofo.export.graph.trace import OUTPUTS
 
     run = _in_torch(Checkpoint.of(subject).network(), one)
-    return lambda inputs: dict(zip(OUTPUTS, run(*inputs.values()), strict=False))
+    return lambda inputs: dict(zip(map(OUTPUTS.__getitem__, inputs), run(*inputs.values()), strict=False))
 
 
 def _given_file(one: Contestant, subject: Subject) -> Run:

@@ -54,14 +54,13 @@ def _bs_roformer(**model: int) -> Options:
 _FOUR = ["drums", "bass", "other", "vocals"]
 
 
-def _demucs(name: str, segment: str, **model: Any) -> Shape:
+def _demucs(about: str, name: str, segment: str, family: str = "demucs", **model: Any) -> Shape:
     """Demucs in MSST's layout, with the arguments that the public networks do not leave at their defaults."""
     sound: Options = {"architecture": name, "channels": 2, "num_stems": 4, "waveform": True}
+    if family == "demucs_wave":
+        sound = {**sound, "spectrogram": False, "generation": 3}
     training = {"instruments": _FOUR, "samplerate": 44100, "channels": 2, "segment": segment}
-    about = "Demucs " + (
-        "v4, htdemucs and each network of htdemucs_ft" if name == "htdemucs" else "v3, mdx_extra"
-    )
-    return Shape(about, {"model": name, name: model, "training": training}, family="demucs", weights=sound)
+    return Shape(about, {"model": name, name: model, "training": training}, family=family, weights=sound)
 
 
 def _scnet(about: str, *, normalize: bool, **model: Any) -> Shape:
@@ -127,11 +126,16 @@ SHAPES = {
         "mdx23c",
     ),
     "htdemucs": _demucs(
-        "htdemucs", "39/5", channels=48, depth=4, growth=2, nfft=4096, dconv_mode=3, dconv_depth=2,
-        dconv_comp=8, bottom_channels=512, t_layers=5,
+        "Demucs v4, htdemucs and each network of htdemucs_ft", "htdemucs", "39/5", channels=48, depth=4,
+        growth=2, nfft=4096, dconv_mode=3, dconv_depth=2, dconv_comp=8, bottom_channels=512, t_layers=5,
     ),
     "hdemucs": _demucs(
-        "hdemucs", "44", channels=48, depth=6, growth=2, nfft=4096, dconv_mode=1, dconv_depth=2, dconv_comp=4,
+        "Demucs v3, mdx_extra", "hdemucs", "44", channels=48, depth=6, growth=2, nfft=4096, dconv_mode=1,
+        dconv_depth=2, dconv_comp=4,
+    ),
+    "demucs": _demucs(
+        "Demucs v3 of one branch, the waveform's, as in the bag mdx", "demucs", "44", "demucs_wave",
+        channels=64, depth=6, growth=2, kernel_size=8, context=1, dconv_mode=1, dconv_depth=2, dconv_comp=4,
     ),
     "scnet": _scnet(
         "SCNet, MSST's small one for four stems", normalize=True, dims=[4, 32, 64, 128],

@@ -44,6 +44,7 @@ TABLE: dict[str, Row] = {
     "stft_even_frames": Row("whether a chunk is padded to an even number of frames"),
     "stft_dropped_frames": Row("frames left out at either end"),
     "stft_top_bin": Row("whether the bin of half the sample rate is there"),
+    "spectrogram": Row("whether the network sees a spectrogram"),
     "waveform": Row("whether the network has a time branch"),
     "chunk": Row("chunk length in seconds", "--chunk", needed=True),
     "stems": Row("names of its stem(s) in order", "--stems", needed=True),
@@ -52,6 +53,7 @@ TABLE: dict[str, Row] = {
     "residual": Row("what the mix less all stems is called"),
     "scheme": Row("how chunks are cut and joined", "--scheme", needed=True),
     "overlap": Row("part of a chunk shared with the next one"),
+    "segment": Row("samples of a chunk that are joined"),
     "normalize": Row("whether songs are levelled before", "--normalize"),
     "zero_dc": Row("whether the network drops bin 0", "--zero-dc"),
     "skip_connection": Row("whether layers see all earlier ones", "--skip-connection"),
@@ -60,6 +62,7 @@ TABLE: dict[str, Row] = {
     "zero_bins": Row("lowest bins that are silenced, as UVR does"),
 }
 
+_OF_SPECTROGRAMS = ("n_fft", "hop_length")
 # Given in one unit and kept in another, or needed for another fact only: gone once complete.
 _CONSUMED = ("chunk_seconds", "num_overlap", "dim_t")
 
@@ -160,11 +163,11 @@ def impossible(facts: Facts) -> list[str]:
         problems.append(f"{_told(facts, 'hop_length')} is not between 1 and {n_fft // 2} (--hop-length)")
     if rate is not None and not 1000 <= rate <= 1_000_000:
         problems.append(f"{_told(facts, 'sample_rate')} is not between 1000 and 1000000 Hz (--sample-rate)")
-    if not problems and "chunk" in facts and rate is not None and n_fft is not None:
-        chunk = facts["chunk"]
-        if not n_fft // 2 < chunk <= LONGEST_CHUNK * rate:
+    if not problems and "chunk" in facts and rate is not None and (n_fft is not None or not _spectral(facts)):
+        chunk, least = facts["chunk"], (n_fft or 0) // 2
+        if not least < chunk <= LONGEST_CHUNK * rate:
             problems.append(
-                f"chunk of {chunk} samples, not over {n_fft // 2} and at most {LONGEST_CHUNK} s (--chunk)"
+                f"chunk of {chunk} samples, not over {least} and at most {LONGEST_CHUNK} s (--chunk)"
             )
         elif not 0 <= facts.get("overlap", 0) < 1:
             problems.append(f"{_told(facts, 'overlap')}: num_overlap is more than a chunk has samples")
@@ -176,7 +179,7 @@ def missing(facts: Facts) -> list[str]:
     return [
         f"{row.meaning} ({row.option})" if row.option else row.meaning
         for name, row in TABLE.items()
-        if row.needed and name not in facts
+        if row.needed and name not in facts and (_spectral(facts) or name not in _OF_SPECTROGRAMS)
     ]
 
 
@@ -205,6 +208,10 @@ def residual_name(stems: tuple[str, ...], instruments: tuple[str, ...] | None) -
     if instruments and not left and len(stems) > 1:
         return None
     return "residual" if "residual" not in taken else "remainder"
+
+
+def _spectral(facts: Facts) -> bool:
+    return bool(facts.get("spectrogram", True))
 
 
 def _with_chunk(facts: Facts) -> Facts:

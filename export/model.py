@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -25,7 +25,7 @@ class Model:
     name: str
     family: Family
     facts: Facts
-    stft: Stft
+    stft: Stft | None
     chunk: ChunkSize
     origin: Origin
 
@@ -34,13 +34,13 @@ class Model:
         """Raises CheckpointError where anything is missing or wrong."""
         facts = description.require()
         try:
-            stft = Stft(facts["n_fft"], facts["hop_length"], **_framing(facts))
+            stft = _stft(facts)
         except ManifestError as error:
             raise CheckpointError(
                 f"{source.path}: {error} (n_fft {facts['n_fft']}, hop length {facts['hop_length']}): an STFT "
                 "that cannot be inverted; correct the yaml or the options"
             ) from None
-        chunk = ChunkSize(facts["chunk"], stft.frames(facts["chunk"]))
+        chunk = ChunkSize(facts["chunk"], stft.frames(facts["chunk"]) if stft else 0)
         config = description.config
         origin = Origin(source.path.name, source.sha256, config, rofo.__version__, torch.__version__)
         return cls(name, family, facts, stft, chunk, origin)
@@ -51,7 +51,7 @@ class Model:
         seconds = self.chunk.samples / self.facts["sample_rate"]
         return (
             f"{self.family.summary(self.facts)}, stems {', '.join(self.facts['stems'])}, "
-            f"chunks of {seconds:.2f} s ({self.chunk.frames} frames)"
+            f"chunks of {seconds:.2f} s" + (f" ({self.chunk.frames} frames)" if self.stft else "")
         )
 
     @property
@@ -67,17 +67,20 @@ class Model:
     @property
     def inputs(self) -> tuple[Literal["mix", "waveform"], ...]:
         """Names of the tensors that the network is given."""
-        return ("mix", "waveform") if self.facts.get("waveform") else ("mix",)
+        spectral: tuple[Literal["mix"], ...] = ("mix",) if self.stft else ()
+        return (*spectral, "waveform") if self.facts.get("waveform") else spectral
 
     @property
     def outputs(self) -> tuple[Literal["stems", "waveforms"], ...]:
         """Names of the tensors that it gives."""
-        return ("stems", "waveforms") if self.facts.get("waveform") else ("stems",)
+        spectral: tuple[Literal["stems"], ...] = ("stems",) if self.stft else ()
+        return (*spectral, "waveforms") if self.facts.get("waveform") else spectral
 
     def tensors(self, batch: int) -> Tensors:
         """Names and shapes of the engine's inputs, and names of its outputs."""
+        bins = self.stft.bins if self.stft else 0
         shapes = {
-            "mix": (batch, self.channels, self.chunk.frames, self.stft.bins, 2),
+            "mix": (batch, self.channels, self.chunk.frames, bins, 2),
             "waveform": (batch, self.channels, self.chunk.samples),
         }
         return Tensors({name: shapes[name] for name in self.inputs}, self.outputs)
@@ -95,7 +98,7 @@ class Model:
                 residual=facts.get("residual"),
                 stft=self.stft,
                 chunk=self.chunk,
-                overlap_add=OverlapAdd(facts["scheme"], facts.get("overlap")),
+                overlap_add=OverlapAdd(facts["scheme"], facts.get("overlap"), facts.get("segment")),
                 normalize=facts.get("normalize", False),
                 engines=tuple(engines),
                 source=self.origin,
@@ -108,7 +111,10 @@ class Model:
             raise CheckpointError(f"{name}: {error}; correct the yaml or the options") from None
 
 
-def _framing(facts: Facts) -> dict[str, Any]:
-    """What the facts say of the STFT beyond its lengths, under the names of the manifest's Stft."""
+def _stft(facts: Facts) -> Stft | None:
+    """What the facts say of the STFT; None where the network sees no spectrogram. Raises ManifestError."""
+    if not facts.get("spectrogram", True):
+        return None
     said = {name.removeprefix("stft_"): facts[name] for name in facts if name.startswith("stft_")}
-    return {name: value for name, value in said.items() if value is not None}
+    framing = {name: value for name, value in said.items() if value is not None}
+    return Stft(facts["n_fft"], facts["hop_length"], **framing)

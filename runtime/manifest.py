@@ -79,7 +79,7 @@ class Stft:
 
 @dataclass(frozen=True)
 class ChunkSize:
-    """What the engine sees at once: `samples` at the engine's rate, `frames` of the STFT."""
+    """What the engine sees at once: `samples` at the engine's rate, `frames` of the STFT, 0 without one."""
 
     samples: int
     frames: int
@@ -89,11 +89,14 @@ class ChunkSize:
 class OverlapAdd:
     """How chunks are cut and joined: a scheme of rofo.dsp.SCHEMES.
 
-    `overlap` is the fraction of a chunk shared with the next one, None the scheme's own default.
+    `overlap` is the fraction of a chunk shared with the next one, None the scheme's own default. `segment`:
+    so many samples in the middle of a chunk are what is cut and joined, and the song around them is only
+    their context; None where that is the whole chunk.
     """
 
     scheme: str = DEFAULT_SCHEME
     overlap: float | None = None
+    segment: int | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -165,9 +168,10 @@ class Manifest:
     """Everything the runtime knows about an engine.
 
     `stems` are in the order of the engine's output. `residual` names the mix less all stems, or is None
-    where the stems already cover the song. `normalize` asks for the song's mono mean and deviation to be
-    taken out before and put back after. `inputs` and `outputs` are the engine's tensors by name, see
-    rofo.engines.contract.Shapes. Raises ManifestError where the parts contradict each other.
+    where the stems already cover the song. `stft` is None for networks of waveforms alone. `normalize` asks
+    for the song's mono mean and deviation to be taken out before and put back after. `inputs` and `outputs`
+    are the engine's tensors by name, see rofo.engines.contract.Shapes. Raises ManifestError where the parts
+    contradict each other.
     """
 
     name: str
@@ -176,7 +180,7 @@ class Manifest:
     channels: int
     stems: tuple[str, ...]
     residual: str | None
-    stft: Stft
+    stft: Stft | None
     chunk: ChunkSize
     overlap_add: OverlapAdd
     normalize: bool
@@ -188,20 +192,35 @@ class Manifest:
 
     def __post_init__(self) -> None:
         _check_sound(self.sample_rate, self.channels, self.stems, self.residual)
-        samples = self.chunk.samples
-        reflected = max(self.stft.n_fft // 2, *self.stft.extension(samples))
-        require(samples > reflected, f"chunk.samples is {samples}, not more than the {reflected} put around")
-        frames = self.stft.frames(samples)
-        require(frames > 0, f"stft.dropped_frames is {self.stft.dropped_frames}, which leaves none")
-        require(self.chunk.frames == frames, f"chunk.frames is {self.chunk.frames}, should be {frames}")
-        for name, found, always in (("inputs", self.inputs, "mix"), ("outputs", self.outputs, "stems")):
-            sound = always in found and len(set(found)) == len(found)
-            require(sound, f"{name} are {', '.join(found)}, should be {always} and others, once each")
+        self._check_chunk()
+        spectral = self.stft is not None
+        for name, found, always in (
+            ("inputs", self.inputs, "mix" if spectral else "waveform"),
+            ("outputs", self.outputs, "stems" if spectral else "waveforms"),
+        ):
+            sound = always in found and len(set(found)) == len(found) and (spectral or len(found) == 1)
+            others = " and others, once each" if spectral else " alone"
+            require(sound, f"{name} are {', '.join(found)}, should be {always}{others}")
         require(bool(self.engines), "engines is empty")
         try:
             self._scheme(self.overlap_add)
         except UsageError as error:
             raise ManifestError(str(error)) from None
+
+    def _check_chunk(self) -> None:
+        samples, segment = self.chunk.samples, self.overlap_add.segment
+        require(samples > 0, f"chunk.samples is {samples}")
+        within = segment is None or 0 < segment <= samples
+        require(within, f"overlap_add.segment is {segment}, not within the chunk of {samples}")
+        frames = 0
+        if self.stft is not None:
+            reflected = max(self.stft.n_fft // 2, *self.stft.extension(samples))
+            require(
+                samples > reflected, f"chunk.samples is {samples}, not more than the {reflected} put around"
+            )
+            frames = self.stft.frames(samples)
+            require(frames > 0, f"stft.dropped_frames is {self.stft.dropped_frames}, which leaves none")
+        require(self.chunk.frames == frames, f"chunk.frames is {self.chunk.frames}, should be {frames}")
 
     def scheme(
         self, name: str | None = None, overlap: float | None = None, shifts: int = 0, seed: int = 0
@@ -212,9 +231,9 @@ class Manifest:
         """
         own = self.overlap_add
         if name is None or name == own.scheme:
-            chosen = OverlapAdd(own.scheme, own.overlap if overlap is None else overlap)
+            chosen = replace(own, overlap=own.overlap if overlap is None else overlap)
         else:
-            chosen = OverlapAdd(name, overlap)
+            chosen = OverlapAdd(name, overlap, own.segment)
         try:
             return self._scheme(chosen, shifts, seed)
         except UsageError as error:
@@ -223,7 +242,9 @@ class Manifest:
             ) from None
 
     def _scheme(self, chosen: OverlapAdd, shifts: int = 0, seed: int = 0) -> "Scheme":
-        return make_scheme(chosen.scheme, self.chunk.samples, self.stft.n_fft, chosen.overlap, shifts, seed)
+        n_fft = self.stft.n_fft if self.stft else 0
+        chunk, segment = self.chunk.samples, chosen.segment
+        return make_scheme(chosen.scheme, chunk, n_fft, chosen.overlap, shifts, seed, segment)
 
     def joined(self, newer: "Manifest") -> "Manifest":
         """This manifest with the engines and parity of a newer export of the same model added to its own.

@@ -12,7 +12,7 @@ import yaml
 from golden.checkpoints import state_dict
 from golden.files import Case
 
-NAMES = {"HDemucs": "hdemucs", "HTDemucs": "htdemucs"}
+NAMES = {"Demucs": "demucs", "HDemucs": "hdemucs", "HTDemucs": "htdemucs"}
 
 
 class _Ratio:
@@ -58,6 +58,26 @@ def save_package(
     setattr(parents[module], own, made)
     with patch.dict(sys.modules, parents):
         torch.save({**package, **changes}, path)
+    return path
+
+
+def save_old_package(case: Case, folder: Path, *, zipped: bool = True, **kwargs: Any) -> Path:
+    """As `save_model` of v2; or, where `sources` is a number, as v1's: a tuple.
+
+    Of 2019 are files in the old format, in which a network's class comes with its source.
+    """
+    made = type("Demucs", (torch.nn.Module,), {"__module__": "demucs.model"})
+    first = isinstance(kwargs.get("sources"), int)
+    told = {**case.facts["options"], "samplerate": case.facts["rate"], **kwargs}
+    if not first:
+        told = {"sources": case.facts["sources"], "segment_length": case.facts["segment"], **told}
+    package = {"klass": made, "args": (), "kwargs": told, "state": state_dict(case)}
+    path = folder / "package.th"
+    parents = {"demucs": ModuleType("demucs"), "demucs.model": ModuleType("demucs.model")}
+    parents["demucs.model"].Demucs = made  # type: ignore[attr-defined]
+    written = tuple(package.values()) if first else {**package, "training_args": {"lr": 3e-4}}
+    with patch.dict(sys.modules, parents):
+        torch.save(written, path, _use_new_zipfile_serialization=zipped)
     return path
 
 

@@ -18,6 +18,7 @@ from rofo.export.facts import TABLE, Facts, complete, contradict, impossible, me
 from rofo.export.families.bandit import Bandit
 from rofo.export.families.bsrnn import Bsrnn
 from rofo.export.families.demucs import Demucs
+from rofo.export.families.demucs.wave import WaveDemucs
 from rofo.export.families.family import Family
 from rofo.export.families.mdx_net import MdxNet
 from rofo.export.families.roformer import Roformer
@@ -27,7 +28,7 @@ from rofo.export.families.unsupported import described_by, unsupported_network
 from rofo.export.source import Source
 from rofo.export.source.yaml_config import load_yaml
 
-FAMILIES: list[Family] = [Roformer(), MdxNet(), TfcTdf(), Demucs(), Bsrnn(), Scnet(), Bandit()]
+FAMILIES: list[Family] = [Roformer(), MdxNet(), TfcTdf(), Demucs(), WaveDemucs(), Bsrnn(), Scnet(), Bandit()]
 
 _SHOWN = 12
 

@@ -77,8 +77,8 @@ class Family:
 
         mix (batch, channels, frames, bins, 2) -> stems (batch, stems, channels, frames, bins, 2); with the
         fact `waveform` also waveform (batch, channels, samples) -> waveforms (batch, stems, channels,
-        samples), a second argument and result. It is built on the meta device, so that it must have no
-        buffers but those of its state dict.
+        samples), a second argument and result, or the only one where the fact `spectrogram` is False. It is
+        built on the meta device, so that it must have no buffers but those of its state dict.
         """
         raise NotImplementedError
 

@@ -19,14 +19,14 @@ _VARIANTS = (
     (r"mamba|\.A_log$", "Mamba network"),
 )
 _OTHERS = (
-    (r"^encoder\.\d+\.(conv|rewrite|\d+)\.weight", "Demucs of one branch"),
+    (r"^decoder\.basis_signals\.", "Conv-TasNet"),
+    (r"^encoder\.\d+\.(conv|rewrite|\d+)\.weight", "Demucs of another kind"),
     (r"^separation_net\.|\.SDlayer\.", "SCNet"),
     (r"^separator_(mask|map)\.|^BN_(mask|map)\.", "BS-Mamba2"),
     (r"^separator\.\d+\.(time|band)_net\.", "BSRNN"),
     (r"^BN\.\d+\.", "Apollo"),
     (r"^unet_model\.|^(encoder|decoder)\..*\.blocks\.|^swin_upernet_model\.", "segmentation network"),
     (r"^(stg\d|aux\d*)_", "VR network"),
-    (r"^encoder\.conv1d_U\.|^mask_generator\.conv_layers\.|^masker\.TCN\.", "Conv-TasNet"),
 )
 
 # The option names by which the yaml of another architecture gives itself away.

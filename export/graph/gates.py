@@ -55,7 +55,7 @@ class Model(Protocol):
     @property
     def channels(self) -> int: ...  # noqa: D102
     @property
-    def stft(self) -> Stft: ...  # noqa: D102
+    def stft(self) -> Stft | None: ...  # noqa: D102
     @property
     def chunk(self) -> ChunkSize: ...  # noqa: D102
     @property
@@ -204,8 +204,9 @@ def loud_audio(model: Model, seed: int = 2024, semitones: int = 0) -> Floats:
 
 def engine_inputs(model: Model, audio: Floats) -> Tensors:
     """What an engine is given of one chunk, audio (channels, samples): a batch of one."""
-    spectrum = Spectrogram(model.stft, model.chunk.samples).forward(audio)
-    tensors = {"mix": spectrum[None], "waveform": audio[None]}
+    tensors = {"waveform": audio[None]}
+    if model.stft:
+        tensors["mix"] = Spectrogram(model.stft, model.chunk.samples).forward(audio)[None]
     return {name: tensors[name] for name in model.inputs}
 
 

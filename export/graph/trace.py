@@ -21,7 +21,8 @@ from rofo.export.errors import CheckpointError
 Floats = NDArray[np.float32]
 
 OPSET = 23
-OUTPUTS = ("stems", "waveforms")
+# What a network makes of each of its inputs.
+OUTPUTS = {"mix": "stems", "waveform": "waveforms"}
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # modules from the outermost inwards, then the node itself
 
@@ -158,7 +159,7 @@ def run_network(network: nn.Module, inputs: Mapping[str, Floats]) -> dict[str, F
     with torch.inference_mode():
         found = network.eval()(*map(torch.from_numpy, inputs.values()))
     outputs = found if isinstance(found, tuple) else (found,)
-    return {name: output.numpy() for name, output in zip(OUTPUTS, outputs, strict=False)}
+    return {OUTPUTS[name]: output.numpy() for name, output in zip(inputs, outputs, strict=False)}
 
 
 def value_shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from rofo.export.errors import CheckpointError
 from rofo.export.source import Source
 from rofo.export.source.file_kind import Kind, check_zip, digests, file_kind
+from rofo.export.source.old_pickle import without_sources
 
 # weights_only could be bypassed before 2.6 (CVE-2025-32434) and corrupt memory before 2.10 (CVE-2026-24747).
 _OLDEST_TORCH = (2, 10)
@@ -24,7 +25,13 @@ _LARGEST_FLOAT32 = torch.finfo(torch.float32).max
 _WRAPPERS = ("state", "state_dict", "model_state_dict", "model", "best_state")
 _PREFIXES = ("module.", "_orig_mod.", "generator.", "model.")
 _DEEPEST_WRAPPING = 4
-_DEMUCS = ("demucs.hdemucs.HDemucs", "demucs.htdemucs.HTDemucs")
+_DEMUCS = (
+    "demucs.hdemucs.HDemucs",
+    "demucs.htdemucs.HTDemucs",
+    "demucs.demucs.Demucs",
+    "demucs.model.Demucs",  # v1 and v2
+)
+_FIRST_DEMUCS = ("klass", "args", "kwargs", "state")  # of the tuple that is a package of v1
 _QUANTISED = "a Demucs package quantised by diffq: not supported; give the one that is not (mdx for mdx_q)"
 
 
@@ -44,6 +51,8 @@ def load_checkpoint(path: str | Path, *, unsafe_pickle: bool = False) -> Source:
         check_zip(path)
     sha256, tail_md5 = digests(path)
     container = _read_safetensors(path) if kind == "safetensors" else _unpickle(path, kind, unsafe_pickle)
+    if isinstance(container, tuple) and len(container) == len(_FIRST_DEMUCS):
+        container = dict(zip(_FIRST_DEMUCS, container, strict=True))
     hyper_parameters = _hyper_parameters(container)
     state = _strip_prefixes(_unwrap(path, container))
     _check_state(path, state)
@@ -133,7 +142,8 @@ def _unpickle(path: Path, kind: Kind, unsafe: bool) -> Any:
         # An open file, because torch 2.13 looks at the name of a path and takes .safetensors at its word.
         with path.open("rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(inert):
             warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=not unsafe)
+            readable = without_sources(file) if kind == "pickle" and not unsafe else file
+            return torch.load(readable, map_location="cpu", weights_only=not unsafe)
     except Exception as error:  # noqa: BLE001 a hostile or damaged pickle can raise anything
         raise CheckpointError(f"{path}: {_why_not(error, kind, unsafe)}") from None
 
@@ -169,6 +179,7 @@ def _hyper_parameters(container: Any) -> dict[str, Any]:
     raw = container.get("hyper_parameters")
     if "klass" in container:
         klass = container["klass"]
+        klass = klass[1] if isinstance(klass, tuple) and len(klass) > 1 else klass  # see old_pickle
         raw = {key: container.get(key) for key in ("args", "kwargs")}
         raw["klass"] = f"{klass.__module__}.{klass.__name__}" if isinstance(klass, type) else str(klass)
     if not isinstance(raw, Mapping):

@@ -38,17 +38,29 @@ DEFAULT_SCHEME = "fade"  # of a manifest that names none
 
 
 def make_scheme(
-    name: str, chunk: int, n_fft: int, overlap: float | None, shifts: int = 0, seed: int = 0
+    name: str,
+    chunk: int,
+    n_fft: int,
+    overlap: float | None,
+    shifts: int = 0,
+    seed: int = 0,
+    segment: int | None = None,
 ) -> "Scheme":
     """The scheme called `name` for chunks and transforms of so many samples; `overlap` None is its default.
 
     `shifts` is the number of shifted passes whose mean is taken, 0 for one that is not shifted; their random
-    numbers have the seed `seed`.
-    Raises UsageError for an unknown name, and for a chunk, overlap or shifts that the scheme cannot have.
+    numbers have the seed `seed`. `segment` samples in the middle of a chunk are what is joined, None all.
+    Raises UsageError for an unknown name, and for a chunk, overlap, shifts or a segment that the scheme
+    cannot have.
     """
     if name not in SCHEMES:
         raise UsageError(f"scheme is {name!r}, not one of {', '.join(SCHEMES)}")
-    scheme = resolve_name(SCHEMES[name].scheme).of(chunk, n_fft, overlap)
+    scheme = resolve_name(SCHEMES[name].scheme).of(chunk if segment is None else segment, n_fft, overlap)
+    if segment is not None and segment < chunk:
+        if not hasattr(scheme, "within"):
+            context = chunk - segment
+            raise UsageError(f"scheme {name} gives chunks no context, this engine needs {context} samples")
+        scheme = scheme.within(chunk)
     if shifts and not hasattr(scheme, "shifted"):
         raise UsageError(f"scheme {name} has no shifts, and {shifts} are asked for")
     made: Scheme = scheme.shifted(shifts, seed) if shifts else scheme

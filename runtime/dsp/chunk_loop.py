@@ -54,7 +54,7 @@ class ChunkLoop:
         self._threads = threads or cores()
         self._silent = manifest.keeps_silence(engine.backend, engine.precision)
         self._shapes = Shapes.of(manifest, engine.batch)
-        self._transform = Spectrogram(manifest.stft, manifest.chunk.samples)
+        self._transform = Spectrogram(manifest.stft, manifest.chunk.samples) if manifest.stft else None
 
     def __call__(self, chunks: Iterable[Chunk], watch: Watch | None = None) -> Iterator[tuple[Chunk, Floats]]:
         """Chunks of (channels, samples) -> each with its estimate (stems, channels, samples), in order.
@@ -142,17 +142,20 @@ class ChunkLoop:
         for name, tensor in inputs.items():
             tensor[len(batch) :] = 0
             for place, item in zip(tensor, batch, strict=False):
-                if name == "waveform":
-                    place[...] = item.samples
-                else:
+                if name == "mix" and self._transform:
                     self._transform.forward(item.samples, place, share)
+                else:
+                    place[...] = item.samples
         return inputs
 
     def _estimate(self, item: _Item, outputs: Tensors, share: Share) -> Floats:
         """(stems, channels, samples) of one place: the inverse STFT of `stems`, and `waveforms` with it."""
-        estimate = self._transform.inverse(outputs["stems"], share)
-        if "waveforms" in outputs:
-            estimate += outputs["waveforms"]
+        if self._transform is None:
+            estimate = outputs["waveforms"].copy()  # outputs may be views of inputs, which are used again
+        else:
+            estimate = self._transform.inverse(outputs["stems"], share)
+            if "waveforms" in outputs:
+                estimate += outputs["waveforms"]
         if not np.isfinite(estimate).all():
             chunk = item.chunk
             seconds = max(0, chunk.start) / self._manifest.sample_rate

@@ -2,8 +2,8 @@
 
 Chunks start every `step` samples of the song and are weighed by a triangle. A chunk that reaches past the
 song is put in the middle of what the engine gets, with the song before it as its context and zeros behind;
-the weights are those of its beginning. HDemucs (v3) is given such a chunk in its own length by the original:
-there the two differ in the last chunk.
+the weights are those of its beginning. Networks other than v4 are given such a chunk in its own length by the
+original: there the two differ in the last chunk. Networks of one branch get every chunk with some context.
 
 With shifts the song is separated several times, each time with zeros before it, at most half a second of
 them at 44.1 kHz, so that chunks begin elsewhere; the results are averaged. How many zeros is drawn by
@@ -29,17 +29,25 @@ MAX_SHIFT = 22050  # samples
 
 @dataclass(frozen=True)
 class Triangular:
-    """Chunk length and step between chunks in samples; `leads` are the zeros before the song in each pass."""
+    """Chunk length and step between chunks in samples; `leads` are the zeros before the song in each pass.
+
+    The engine gets `wide` samples, those around the chunk as its context; None for the chunk alone.
+    """
 
     chunk: int
     step: int
     leads: tuple[int, ...] = (0,)
+    wide: int | None = None
 
     @classmethod
     def of(cls, chunk: int, n_fft: int, overlap: float | None) -> "Triangular":
         """`overlap` is the fraction of a chunk shared with the next one."""
         share = checked_overlap(DEFAULT_OVERLAP if overlap is None else overlap)
         return cls(chunk, max(1, int((1 - share) * chunk)))
+
+    def within(self, wide: int) -> "Triangular":
+        """With so many samples for the engine, the chunk in their middle."""
+        return replace(self, wide=wide)
 
     def shifted(self, shifts: int, seed: int = 0) -> "Triangular":
         """The mean of so many passes, each shifted by as many samples as a generator of this seed says."""
@@ -61,17 +69,18 @@ class Triangular:
 
     def _numbered(self, number: int, blocks: Iterable[Floats], lead: int) -> Iterator[tuple[int, Chunk]]:
         """One pass: the chunks, each with the number of the pass."""
-        song, back = ZeroPadded(blocks), self.chunk // 2  # as much context as a chunk can need
+        wide = self.wide or self.chunk
+        song, back = ZeroPadded(blocks), wide // 2  # as much context as a chunk can need
         weights = cache(self._weights)
         for index, start in enumerate(count(-lead, self.step)):
             if start + self.chunk <= 0:
                 continue  # nothing of the song
-            around = song.chunk(start, back + self.chunk, lead=back)
+            around = song.chunk(start, back + wide, lead=back)
             if around is None:
                 return
             length = song.within(start + self.chunk) - start
-            context = (self.chunk - length) // 2
-            samples = around[:, back - context : back - context + self.chunk]
+            context = (wide - length) // 2
+            samples = around[:, back - context : back - context + wide]
             window = np.concatenate((np.zeros(context, np.float32), weights(min(index, self._most))[:length]))
             finished = max(0, song.within(start + self.step))
             yield number, Chunk(index, start - context, samples, window, finished)

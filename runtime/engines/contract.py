@@ -68,10 +68,11 @@ class Shapes:
         """mix (batch, channels, frames, bins, 2) -> stems (batch, stems, channels, frames, bins, 2).
 
         For networks with a time branch also waveform (batch, channels, samples) -> waveforms (batch, stems,
-        channels, samples), which are added to the inverse STFT of the stems.
+        channels, samples), which are added to the inverse STFT of the stems, or are all there is.
         """
         stems, samples = len(manifest.stems), (manifest.channels, manifest.chunk.samples)
-        spectrum = (manifest.channels, manifest.chunk.frames, manifest.stft.bins, 2)
+        bins = manifest.stft.bins if manifest.stft else 0
+        spectrum = (manifest.channels, manifest.chunk.frames, bins, 2)
         known = {
             "mix": (batch, *spectrum),
             "waveform": (batch, *samples),

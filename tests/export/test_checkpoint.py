@@ -1,8 +1,10 @@
 import hashlib
+import importlib
 import io
 import os
 import pickle
 import struct
+import sys
 import zipfile
 from collections import OrderedDict
 from fractions import Fraction
@@ -368,3 +370,25 @@ def test_loading_allocates_no_second_copy_of_the_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "clone", lambda self: casts.append(self) or self)
     load_checkpoint(path)
     assert not casts
+
+
+def test_a_file_that_holds_a_class_with_its_source_is_read_without_it(tmp_path, monkeypatch):
+    """As PyTorch before 1.6 wrote it; nothing of the class is run, or its source looked at."""
+    folder = tmp_path / "demucs"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "model.py").write_text("import torch\n\n\nclass Demucs(torch.nn.Module):\n    secret = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    klass = importlib.import_module("demucs.model").Demucs
+    state = {f"layers.{i}": torch.randn(3, 4) for i in range(5)}
+    path = tmp_path / "old.th"
+    torch.save((klass, (), {"sources": 4}, state), path, _use_new_zipfile_serialization=False)
+    monkeypatch.delitem(sys.modules, "demucs.model")
+    monkeypatch.delitem(sys.modules, "demucs")
+    assert b"secret" in path.read_bytes()
+    source = load_checkpoint(path)
+    assert source.hyper_parameters == {"klass": "demucs.model.Demucs", "args": [], "kwargs": {"sources": 4}}
+    assert all(torch.equal(source.state[name], tensor) for name, tensor in state.items())
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(CheckpointError, match="cut short"):
+        load_checkpoint(path)

@@ -16,6 +16,8 @@ from rofo.export.families.bsrnn.network import Sizes as BsrnnSizes
 from rofo.export.families.demucs.engine import arranged
 from rofo.export.families.demucs.network import Demucs
 from rofo.export.families.demucs.sizes import Sizes as DemucsSizes
+from rofo.export.families.demucs.wave_engine import arranged as arranged_wave
+from rofo.export.families.demucs.wave_network import WaveDemucs, WaveSizes
 from rofo.export.families.scnet.engine import Engine as ScnetEngine
 from rofo.export.families.scnet.network import Scnet
 from rofo.export.families.scnet.network import Sizes as ScnetSizes
@@ -49,6 +51,12 @@ def demucs(sizes: DemucsSizes, samples: int) -> Shape:
     inputs = {"mix": (1, 2, frames, bins, 2), "waveform": (1, 2, samples)}
     network = Demucs(sizes).eval().requires_grad_(False)
     return Shape(arranged(network, frames, samples, FP16), Tensors(inputs, ("stems", "waveforms")))
+
+
+def demucs_wave(sizes: WaveSizes, segment: int) -> Shape:
+    samples = sizes.valid_length(segment)
+    network = WaveDemucs(sizes, widened=True).eval().requires_grad_(False)
+    return Shape(arranged_wave(network, FP16), Tensors({"waveform": (1, 2, samples)}, ("waveforms",)))
 
 
 def scnet(frames: int, bins: int, **sizes: object) -> Shape:
@@ -90,12 +98,17 @@ def planned(shape: Shape, folder: Path) -> tuple[list[Kernel], int]:
     return read_kernels(plan.read_bytes()), graph_cost(graph).steps
 
 
+def resamples(kernel: Kernel) -> bool:
+    """Whether it is one of the filters between a wave network and the song, which are float32."""
+    return kernel.nodes[0].startswith(("up/Conv", "down/Conv"))
+
+
 def assert_within(kernels: list[Kernel], steps: int, bound: Bound) -> None:
     convolutions = [kernel for kernel in kernels if kernel.convolution or kernel.computes("Conv")]
     products = [kernel for kernel in kernels if kernel.product and kernel not in convolutions]
     exact = [kernel for kernel in products if "half" not in kernel.takes]
     assert len(exact) == bound.exact
-    assert all("half" in kernel.takes for kernel in convolutions)
+    assert all("half" in kernel.takes for kernel in convolutions if not resamples(kernel))
     assert {kernel.sums_in for kernel in products if kernel not in exact} <= {2, None}
     assert sum(kernel.fused_attention for kernel in kernels) == bound.attentions
     assert len(kernels) <= bound.kernels
@@ -141,6 +154,25 @@ def test_demucs_v3(tmp_path: Path) -> None:
     sizes = DemucsSizes(n_fft=64, width=16, depth=3, dconv_depth=1, dconv_lstm=2, dconv_attn=2, norm_starts=2)
     bound = Bound(kernels=142, launches=960, moves=5, gigabytes=0.058, exact=1)
     assert_within(*planned(demucs(sizes, 9600), tmp_path), bound)
+
+
+WAVES = {
+    "v3": WaveSizes(width=16, depth=3, dconv_depth=1, dconv_lstm=2, dconv_attn=2, norm_starts=2),
+    "v2": WaveSizes(generation=2, width=16, depth=4, context=3, lstm_layers=2, gelu=False, levelled=False),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "bound"),
+    [
+        ("v3", Bound(kernels=121, launches=945, moves=5, gigabytes=0.0475, exact=1)),
+        ("v2", Bound(kernels=100, launches=378, moves=3, gigabytes=0.119)),
+    ],
+)
+def test_demucs_of_one_branch(kind: str, bound: Bound, tmp_path: Path) -> None:
+    """Measured: 117 kernels, 933 launches, 0.0461 GB of a v3; 97, 369 and 0.1152 of a v2."""
+    kernels, steps = planned(demucs_wave(WAVES[kind], 9600), tmp_path)
+    assert_within(kernels, steps, bound)
 
 
 def test_the_manifest_and_the_user_are_told_what_a_recurrent_plan_launches(tmp_path: Path) -> None:

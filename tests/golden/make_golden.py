@@ -44,6 +44,9 @@ TOOLS = {
     "splifft": Tool("undef13/splifft", "f02a28b9ba8188919ba31df0aadbb7f335b5ed98", "MIT"),
     "lucidrains": Tool("lucidrains/BS-RoFormer", "87576b9096ea6dcef9e340745d87d72f30bdd985", "MIT"),
     "demucs": Tool("facebookresearch/demucs", "e976d93ecc3865e5757426930257e200846a520a", "MIT"),
+    "demucs_wave": Tool("facebookresearch/demucs", "e976d93ecc3865e5757426930257e200846a520a", "MIT"),
+    "demucs_v2": Tool("facebookresearch/demucs", "64ed2cb029301743b2714b3c8fe930c00945842c", "MIT"),
+    "demucs_v1": Tool("facebookresearch/demucs", "110f8fee0815d4c0d4ed3e2d478e37df247cd269", "MIT"),
     "bsrnn": Tool("magronp/bsrnn", "36f54e357af8c4c52c04ec00af06e610500c8097", "none given, later MIT"),
     "bsrnn_newer": Tool("magronp/bsrnn", "f2ecc62bf76e9096943e4594d795a753c297a384", "MIT"),
     "uvr": Tool(

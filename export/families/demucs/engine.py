@@ -22,33 +22,42 @@ from rofo.export.graph.attention import attend, attend_heads
 from rofo.export.graph.recurrent import Linear, Loops
 from rofo.export.graph.types import DTYPES, Form, cast, frozen
 
+Made = dict[type[nn.Module], Callable[[Any], nn.Module]]
+
 
 def arranged(network: plain.Demucs, frames: int, samples: int, form: Form) -> nn.Module:
     """The network for chunks of so many frames and samples; it shares what weights it can."""
-    made: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
+    own: Made = {
         plain.Levelled: lambda _: Levelled(form),
-        plain.DConv: lambda dconv: DConv(dconv, form, lambda module: _replaced(module, made)),
         plain.TokenNorm: lambda norm: Norm(norm, form, channels=-1),
-        nn.GroupNorm: lambda norm: Norm(norm, form),
         nn.MultiheadAttention: lambda attention: Attention(attention, form),
-        nn.Linear: lambda linear: Linear(linear.weight, linear.bias, form),
         plain.Positions: lambda places: Fixed(places, *_inner_samples(network, samples)),
         plain.Positions2d: lambda places: Fixed(places, *_inner_bins(network, frames)),
+    }
+    return replaced(network, arrangements(form) | own)
+
+
+def arrangements(form: Form) -> Made:
+    """What stands for the modules that every Demucs is made of."""
+    made: Made = {
+        plain.DConv: lambda dconv: DConv(dconv, form, lambda module: replaced(module, made)),
+        nn.GroupNorm: lambda norm: Norm(norm, form),
+        nn.Linear: lambda linear: Linear(linear.weight, linear.bias, form),
     }
     if form.product != torch.float32:
         convolutions = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
         made |= dict.fromkeys(convolutions, lambda conv: Typed(conv, form.product))
     if form.engine == "tensorrt":
         made[nn.LSTM] = lambda lstm: Loops(lstm, form)
-    return _replaced(network, made)
+    return made
 
 
-def _replaced(module: nn.Module, made: dict[type[nn.Module], Callable[[Any], nn.Module]]) -> nn.Module:
+def replaced(module: nn.Module, made: Made) -> nn.Module:
     """A copy of a module, its weights shared, with the modules of some types replaced by others."""
     if type(module) in made:
         return made[type(module)](module)
     twin = copy.copy(module)
-    twin.__dict__["_modules"] = {name: _replaced(child, made) for name, child in module.named_children()}
+    twin.__dict__["_modules"] = {name: replaced(child, made) for name, child in module.named_children()}
     return twin
 
 

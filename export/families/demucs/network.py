@@ -154,7 +154,7 @@ class Encoder(nn.Module):
         kind = nn.Conv2d if self.rows else nn.Conv1d
         self.rewrite = kind(outputs, 2 * outputs, 1 + 2 * context, padding=context)
         self.norm2 = _norm(sizes, level, 2 * outputs)
-        self.dconv = DConv(sizes, level, rows=self.rows) if sizes.dconv_mode & 1 else nn.Identity()
+        self.dconv = _dconv(sizes, level, rows=self.rows) if sizes.dconv_mode & 1 else nn.Identity()
 
     def forward(self, x: Tensor, merged: Tensor | None = None) -> Tensor:
         """`merged` is what the waveform's branch puts out at the level where the two become one."""
@@ -191,7 +191,7 @@ class Decoder(nn.Module):
         kind = nn.Conv2d if self.rows else nn.Conv1d
         self.rewrite = kind(inputs, 2 * inputs, 1 + 2 * context, padding=context)
         self.norm1 = _norm(sizes, level, 2 * inputs)
-        self.dconv = DConv(sizes, level, rows=self.rows) if sizes.dconv_mode & 2 else nn.Identity()
+        self.dconv = _dconv(sizes, level, rows=self.rows) if sizes.dconv_mode & 2 else nn.Identity()
 
     def forward(self, x: Tensor | None, kept: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
         """-> the output, `length` frames or samples long, and what the last convolution was given."""
@@ -213,16 +213,17 @@ class DConv(nn.Module):
     With `rows` x has bins, each of which is by itself.
     """
 
-    def __init__(self, sizes: Sizes, level: Level, *, rows: bool) -> None:
+    def __init__(
+        self, width: int, hidden: int, depth: int, *, lstm: bool, attention: bool, rows: bool = False
+    ) -> None:
         super().__init__()
-        self.rows, width = rows, level.outputs
-        hidden = width // sizes.dconv_comp
+        self.rows = rows
         self.layers = nn.ModuleList()
-        for i in range(sizes.dconv_depth):
+        for i in range(depth):
             over_time: list[nn.Module] = []
-            if level.lstm:
+            if lstm:
                 over_time.append(BLSTM(hidden))
-            if level.attention:
+            if attention:
                 over_time.append(LocalState(hidden))
             self.layers.append(
                 nn.Sequential(
@@ -438,6 +439,13 @@ class TokenNorm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, channels)."""
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+def _dconv(sizes: Sizes, level: Level, *, rows: bool) -> DConv:
+    hidden = level.outputs // sizes.dconv_comp
+    return DConv(
+        level.outputs, hidden, sizes.dconv_depth, lstm=level.lstm, attention=level.attention, rows=rows
+    )
 
 
 def _norm(sizes: Sizes, level: Level, channels: int) -> nn.Module:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any
 
@@ -12,28 +12,45 @@ from rofo.export.source.keys import Keys
 from rofo.export.source.msst import Section
 from rofo.text import short
 
+# Of the sizes those that are true or false.
+FLAGS = frozenset(("gelu", "levelled", "resample"))
+
 # What MSST's yaml calls a network -> the class of facebook's packages.
 CLASSES = {"hdemucs": "demucs.hdemucs.HDemucs", "htdemucs": "demucs.htdemucs.HTDemucs"}
 
-_OTHER_NAMES = {"channels": "width", "nfft": "n_fft"}
-_SIZES = {field.name for field in fields(Sizes)} - {"audio_channels", "num_stems"}
 
-# What the published networks have in common: no other value is supported.
-_ALWAYS: dict[str, tuple[Any, ...]] = {
-    "cac": (True,), "rewrite": (True,), "hybrid": (True,), "hybrid_old": (False,),
-    "multi_freqs": (None, []), "channels_time": (None,), "num_subbands": (1,),
-    "t_emb": ("sin",), "t_norm_in": (True,), "t_norm_in_group": (False,), "t_group_norm": (False,),
-    "t_norm_first": (True,), "t_norm_out": (True,), "t_layer_scale": (True,), "t_gelu": (True,),
-    "t_sin_random_shift": (0,), "t_sparse_self_attn": (False,), "t_sparse_cross_attn": (False,),
-    "t_cross_first": (False,),
-}  # fmt: skip
-# What only matters while training, or with one of those other values.
-_UNUSED = frozenset(
-    ("wiener_iters", "end_iters", "wiener_residual", "multi_freqs_depth", "emb_smooth", "dconv_init",
-     "rescale", "t_dropout", "t_max_positions", "t_weight_decay", "t_lr", "t_cape_mean_normalize",
-     "t_cape_augment",
-     "t_cape_glob_loc_scale", "t_mask_type", "t_mask_random_seed", "t_sparse_attn_window", "t_global_window",
-     "t_sparsity", "t_auto_sparsity", "use_train_segment")
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of a class.
+
+    `sizes` become facts, under their own names or those in `renamed`; of `always` the published networks have
+    these values, and no other is supported; `unused` only matter while training, or with one of those others.
+    """
+
+    sizes: frozenset[str]
+    renamed: Mapping[str, str]
+    always: Mapping[str, tuple[Any, ...]]
+    unused: frozenset[str]
+
+
+HYBRID = Arguments(
+    sizes=frozenset(field.name for field in fields(Sizes)) - {"audio_channels", "num_stems"},
+    renamed={"channels": "width", "nfft": "n_fft"},
+    always={
+        "cac": (True,), "rewrite": (True,), "hybrid": (True,), "hybrid_old": (False,),
+        "multi_freqs": (None, []), "channels_time": (None,), "num_subbands": (1,),
+        "t_emb": ("sin",), "t_norm_in": (True,), "t_norm_in_group": (False,), "t_group_norm": (False,),
+        "t_norm_first": (True,), "t_norm_out": (True,), "t_layer_scale": (True,), "t_gelu": (True,),
+        "t_sin_random_shift": (0,), "t_sparse_self_attn": (False,), "t_sparse_cross_attn": (False,),
+        "t_cross_first": (False,),
+    },
+    unused=frozenset(
+        ("wiener_iters", "end_iters", "wiener_residual", "multi_freqs_depth", "emb_smooth", "dconv_init",
+         "rescale", "t_dropout", "t_max_positions", "t_weight_decay", "t_lr", "t_cape_mean_normalize",
+         "t_cape_augment",
+         "t_cape_glob_loc_scale", "t_mask_type", "t_mask_random_seed", "t_sparse_attn_window",
+         "t_global_window", "t_sparsity", "t_auto_sparsity", "use_train_segment")
+    ),
 )  # fmt: skip
 
 
@@ -68,10 +85,10 @@ def weights_facts(source: Source) -> dict[str, Any]:
     return facts
 
 
-def package_config(package: Mapping[str, Any]) -> dict[str, Any] | None:
+def package_config(package: Mapping[str, Any], classes: Mapping[str, str] = CLASSES) -> dict[str, Any] | None:
     """Class and arguments of facebook's package in the layout of MSST's yaml; None for another file."""
     kwargs = package.get("kwargs")
-    name = next((name for name, klass in CLASSES.items() if klass == package.get("klass")), None)
+    name = next((name for name, klass in classes.items() if klass == package.get("klass")), None)
     if name is None or not isinstance(kwargs, Mapping):
         return None
     about = ("sources", "audio_channels", "samplerate", "segment")
@@ -86,14 +103,16 @@ def package_config(package: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def yaml_facts(config: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+def yaml_facts(
+    config: Mapping[str, Any], problems: list[str], arguments: Arguments = HYBRID
+) -> dict[str, Any]:
     """The facts of MSST's yaml, or of a package in its layout; None for those on which it is silent."""
     training, inference = Section(config, "training", problems), Section(config, "inference", problems)
     name = config.get("model")
     instruments, rate = training.names("instruments"), training.integer("samplerate")
     segment = _seconds(training, problems)
     facts = {
-        "architecture": name if name in CLASSES else None,
+        "architecture": name if isinstance(name, str) else None,
         "sample_rate": rate,
         "channels": training.integer("channels"),
         "stems": instruments,
@@ -104,23 +123,26 @@ def yaml_facts(config: Mapping[str, Any], problems: list[str]) -> dict[str, Any]
         "normalize": inference.flag("normalize"),
     }
     model = Section(config, str(name), problems)
-    return {**facts, **_arguments(model, problems)}
+    return {**facts, **_named(model, arguments, problems)}
 
 
-def _arguments(model: Section, problems: list[str]) -> dict[str, Any]:
-    facts = {}
+def _named(model: Section, arguments: Arguments, problems: list[str]) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
     for key, value in model.values.items():
-        name = _OTHER_NAMES.get(key, key)
-        if name in _SIZES:
+        name = arguments.renamed.get(key, key)
+        if name in FLAGS and name in arguments.sizes:
+            facts[name] = model.flag(key)
+        elif name in arguments.sizes:
             good = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
             if good:
                 facts[name] = int(value) if float(value).is_integer() else value
             elif value not in (None, False):
                 problems.append(f"{model.name}.{key} is {short(value)}, not a number from 0 up")
-        elif key in _ALWAYS:
-            if value not in _ALWAYS[key]:
-                problems.append(f"{model.name}.{key} is {short(value)}, only {_ALWAYS[key][-1]} is supported")
-        elif key not in _UNUSED:
+        elif key in arguments.always:
+            only = arguments.always[key]
+            if value not in only:
+                problems.append(f"{model.name}.{key} is {short(value)}, only {only[-1]} is supported")
+        elif key not in arguments.unused:
             problems.append(f"{model.name}.{key} is not an option of this network")
     return facts
 

@@ -1,6 +1,6 @@
 import pytest
 from pymss_core.modules.bs_roformer import BSConformer, BSRoformer, BSRoformerHyperACE, MelBandRoformer
-from pymss_core.modules.legacy_demucs import LegacyConvTasNet, LegacyDemucs
+from pymss_core.modules.legacy_demucs import LegacyConvTasNet
 from pymss_core.modules.look2hear import Apollo
 from pymss_core.modules.scnet import SCNet
 
@@ -40,8 +40,7 @@ def test_supported_networks_pass(network):
     [
         ("SCNet", lambda: SCNet(dims=[4, 8, 8, 8], num_dplayer=2)),
         ("Apollo", lambda: Apollo(sr=44100, win=20, feature_dim=16, layer=1)),
-        ("Conv-TasNet", lambda: LegacyConvTasNet(sources=["a", "b"], N=8, L=4, B=8, H=8, X=2, R=1)),
-        ("Demucs of one branch", lambda: LegacyDemucs(sources=["a", "b"], channels=4)),
+        ("Conv-TasNet", lambda: LegacyConvTasNet(sources=["a", "b"], N=8, B=4, H=8, X=2, R=1)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

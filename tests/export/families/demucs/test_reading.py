@@ -52,7 +52,8 @@ def test_a_hostile_fraction_is_text(segment, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"klass": "demucs.demucs.Demucs"}, "a Demucs package of demucs.demucs.Demucs: not supported"),
+        ({"klass": "demucs.wdemucs.WDemucs"}, "a Demucs package of demucs.wdemucs.WDemucs: not supported"),
+        ({"klass": "demucs.tasnet.ConvTasNet"}, "a Demucs package of demucs.tasnet.ConvTasNet: not"),
         ({"state": {"__quantized": True, "quantized": []}}, "quantised by diffq: not supported"),
     ],
 )
