@@ -10,7 +10,13 @@ from rofo.export.families.family import Family
 from rofo.export.families.scnet.engine import Engine
 from rofo.export.families.scnet.network import Scnet as ScnetNetwork
 from rofo.export.families.scnet.network import Sizes
-from rofo.export.families.scnet.reading import FIRST_LSTM, FIRST_TRANSFORMER, weights_facts, yaml_facts
+from rofo.export.families.scnet.reading import (
+    FIRST_LSTM,
+    FIRST_TRANSFORMER,
+    TRANSFORMERS,
+    weights_facts,
+    yaml_facts,
+)
 from rofo.export.families.scnet.transformer import TransformerSizes
 from rofo.export.graph.types import Form, refuse_attention
 from rofo.export.source import Source
@@ -135,5 +141,4 @@ def _transformers(facts: Facts) -> TransformerSizes | None:
     """What stands where LSTMs do."""
     if facts["architecture"] != "scnet_tran":
         return None
-    names = ("tran_depth", "tran_heads", "tran_dim_head", "tran_rotary_embedding_dim")
-    return TransformerSizes(*(facts[name] for name in names))
+    return TransformerSizes(*(facts[name] for name in TRANSFORMERS))

@@ -20,8 +20,8 @@ _NUMBERS = {
     "num_dplayer": "num_dplayer",
     "expand": "expand",
 }
-# Of `scnet_tran` alone: what its weights tell, and what matters in training or to PyTorch only.
-_TRANSFORMERS = ("tran_rotary_embedding_dim", "tran_depth", "tran_heads", "tran_dim_head")
+# Of `scnet_tran` alone: the sizes of its transformers, and what matters in training or to PyTorch only.
+TRANSFORMERS = ("tran_depth", "tran_heads", "tran_dim_head", "tran_rotary_embedding_dim")
 _UNUSED = ("tran_attn_dropout", "tran_ff_dropout", "tran_flash_attn")
 _LISTS = ("dims", "band_stride", "band_kernel", "conv_depths")
 _KNOWN = {*_NUMBERS, *_LISTS, "sources", "win_size", "normalized", "band_SR"}
@@ -71,7 +71,7 @@ def _transformer_facts(keys: Keys) -> dict[str, Any]:
 def yaml_facts(config: Mapping[str, Any], weights: Facts, problems: list[str]) -> dict[str, Any]:
     """As Family.yaml, of MSST's layout."""
     model = Section(config, "model", problems)
-    sizes = _TRANSFORMERS if weights["architecture"] == "scnet_tran" else ()
+    sizes = TRANSFORMERS if weights["architecture"] == "scnet_tran" else ()
     unknown = sorted(set(model.values) - _KNOWN - {*sizes, *(_UNUSED if sizes else ())})
     if unknown:
         problems.append(f"unknown options of the model: {', '.join(unknown)}")
