@@ -58,7 +58,7 @@ def _demucs(about: str, name: str, segment: str, family: str = "demucs", **model
     """Demucs in MSST's layout, with the arguments that the public networks do not leave at their defaults."""
     sound: Options = {"architecture": name, "channels": 2, "num_stems": 4, "waveform": True}
     if family == "demucs_wave":
-        sound |= {"spectrogram": False, "generation": 3}
+        sound = {**sound, "spectrogram": False, "generation": 3}
     training = {"instruments": _FOUR, "samplerate": 44100, "channels": 2, "segment": segment}
     return Shape(about, {"model": name, name: model, "training": training}, family=family, weights=sound)
 

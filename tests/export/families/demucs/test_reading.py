@@ -77,7 +77,8 @@ def test_the_yaml_of_msst(tmp_path):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"hybrid_old": True}, "htdemucs.hybrid_old is True, only False is supported"),
+        ({"cac": False}, "cac is False but True in the weights"),
+        ({"wiener_iters": 1}, "htdemucs.wiener_iters is 1, only 0 is supported"),
         ({"t_emb": "cape"}, "htdemucs.t_emb is 'cape', only sin is supported"),
         ({"multi_freqs": [0.5]}, "multi_freqs"),
         ({"t_layers": 5}, "t_layers is 5 but 3 in the weights"),
