@@ -11,8 +11,8 @@ from golden.files import Case
 from golden.small_demucs import FOUR, RATE, SEGMENTS, one_shift, small_demucs, whole_segments
 from golden.systems import kept, music
 
-# docs/training.md of demucs tells which see magnitudes, and which no spectrogram. Which of the members keep the
-# old border nothing there tells: some of mdx_extra have it here.
+# docs/training.md of demucs tells which see magnitudes, and which no spectrogram. Which of the members keep
+# the old border nothing there tells: some of mdx_extra have it here.
 V4, WAVE, MAGNITUDES = ("HTDemucs", {}), ("Demucs", {}), ("HDemucs", {"cac": False})
 OLD, PLAIN = ("HDemucs", {"cac": False, "hybrid_old": True}), ("HDemucs", {})
 BAGS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {

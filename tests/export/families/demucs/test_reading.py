@@ -36,6 +36,15 @@ def test_a_package_of_v3(tmp_path):
     assert (facts["architecture"], facts["depth"], facts["dconv_lstm"]) == ("hdemucs", 6, 4)
 
 
+def test_members_of_the_first_bags(tmp_path):
+    """Magnitudes are told by the weights, the border that is late only by the package."""
+    old = read("demucs_old").cases
+    magnitudes = described(save_package(old["magnitudes"], tmp_path)).require()
+    assert (magnitudes["cac"], magnitudes.get("stft_border_kept")) == (False, None)
+    late = described(save_package(old["the old border"], tmp_path)).require()
+    assert (late["cac"], late["stft_border_kept"]) == (True, True)
+
+
 @pytest.mark.parametrize("segment", ["39/5", (39, 5)], ids=["Python 3.11", "Python 3.12"])
 def test_a_fraction_of_either_python(segment, tmp_path):
     """Fraction is pickled as its text by Python 3.11, as two numbers by 3.12."""
