@@ -41,6 +41,7 @@ TABLE: dict[str, Row] = {
     "stft_padding": Row("what a chunk is padded with to centre its frames"),
     "stft_window": Row("window of the STFT"),
     "stft_border": Row("reflected samples around a chunk"),
+    "stft_border_kept": Row("whether that is zeros, which come back with it"),
     "stft_even_frames": Row("whether a chunk is padded to an even number of frames"),
     "stft_dropped_frames": Row("frames left out at either end"),
     "stft_top_bin": Row("whether the bin of half the sample rate is there"),

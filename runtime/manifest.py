@@ -34,7 +34,9 @@ class Stft:
     the window's summed squares, as torchaudio does. `border`: so many reflected samples before the chunk,
     and after it as many more than make whole hops of it. `even_frames`: zeros after the chunk, one sample at
     least, up to an even number of frames. `dropped_frames` are left out at either end and `top_bin` False
-    leaves out the bin of half the sample rate; they are zeros on the way back.
+    leaves out the bin of half the sample rate; they are zeros on the way back. `border_kept`: the border is
+    of zeros, and what comes back begins with it, so that it is late by so much: a bug that some networks of
+    Demucs v3 were trained with.
     """
 
     n_fft: int
@@ -48,6 +50,7 @@ class Stft:
     even_frames: bool = field(default=False, metadata=LATER)
     dropped_frames: int = field(default=0, metadata=LATER)
     top_bin: bool = field(default=True, metadata=LATER)
+    border_kept: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         require(self.border >= 0, f"stft.border is {self.border}")

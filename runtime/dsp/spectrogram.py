@@ -13,6 +13,7 @@ from rofo.manifest import Stft
 Floats = NDArray[np.float32]
 Job = Callable[[], None]
 Share = Callable[[Iterable[Job]], None]
+Padding = Literal["reflect", "constant"]
 
 # Frames that one job transforms. Of 32, 64, 128 and 256 all are within 5 %: fewer would transform more frames
 # twice on the way back, more would leave less to share.
@@ -37,7 +38,8 @@ class Spectrogram:
         self.frames = stft.frames(samples)
         n_fft, hop = stft.n_fft, stft.hop_length
         self._extension = stft.extension(samples)
-        self._begin = n_fft // 2 + self._extension[0]  # of the chunk, counted from the first frame
+        # Of the chunk, or of what comes back, counted from the first frame.
+        self._begin = n_fft // 2 + (0 if stft.border_kept else self._extension[0])
         hann = np.hanning(n_fft + 1)[:-1].astype(np.float32)
         window = hann if stft.window == "hann" else np.ones_like(hann)
         scale = np.float32(stft.n_fft**-0.5 if stft.normalized else 1.0)
@@ -61,7 +63,8 @@ class Spectrogram:
         if into is None:
             into = np.empty((*chunk.shape[:-1], self.frames, stft.bins, 2), np.float32)
         if any(self._extension):
-            chunk = _padded(chunk, *self._extension, mode="reflect" if stft.border else "constant")
+            mode: Padding = "reflect" if stft.border and not stft.border_kept else "constant"
+            chunk = _padded(chunk, *self._extension, mode=mode)
         framed = sliding_window_view(_padded(chunk, half, half, mode=stft.padding), stft.n_fft, axis=-1)
         first = stft.dropped_frames * stft.hop_length
         frames = framed[..., first :: stft.hop_length, :]
@@ -123,8 +126,6 @@ class Spectrogram:
         return kept
 
 
-def _padded(
-    samples: Floats, before: int, after: int, mode: Literal["reflect", "constant"] = "reflect"
-) -> Floats:
+def _padded(samples: Floats, before: int, after: int, mode: Padding = "reflect") -> Floats:
     """(..., n) with so many samples more at its ends."""
     return np.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(before, after)], mode=mode)

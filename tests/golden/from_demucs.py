@@ -30,6 +30,11 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         {"channels": 8, "nfft": 256, "depth": 4, "dconv_attn": 2, "dconv_lstm": 2, "norm_starts": 2},
     ),
 }
+# What members of the bags mdx and mdx_extra have.
+OLD: dict[str, tuple[str, dict[str, Any]]] = {
+    "magnitudes": ("HDemucs", {"channels": 8, "cac": False}),
+    "the old border": ("HDemucs", {"channels": 8, "hybrid_old": True}),
+}
 
 
 def golden_files(_: Path) -> Iterator[tuple[str, dict[str, Case]]]:
@@ -37,6 +42,7 @@ def golden_files(_: Path) -> Iterator[tuple[str, dict[str, Case]]]:
     cases["htdemucs, a short segment"] = _segment(*NETWORKS["htdemucs"], samples=5001)
     cases["hdemucs, a short segment"] = _segment(*NETWORKS["hdemucs"], samples=5001)
     yield "demucs", cases
+    yield "demucs_old", {name: _segment(*network, stride=11) for name, network in OLD.items()}
     songs = {}
     for name in ("htdemucs", "hdemucs"):
         for shifts, overlap in ((0, 0.25), (0, 0.5), (1, 0.25)):
@@ -58,12 +64,12 @@ def _network(kind: str, options: dict[str, Any]) -> tuple[torch.nn.Module, dict[
     return network, {**facts, "shapes": shapes}
 
 
-def _segment(kind: str, options: dict[str, Any], samples: int = SEGMENT) -> Case:
+def _segment(kind: str, options: dict[str, Any], samples: int = SEGMENT, stride: int = STRIDE) -> Case:
     network, facts = _network(kind, options)
     with torch.inference_mode():
         stems = network(torch.from_numpy(song(samples))[None])[0]
-    facts |= {"length": samples, "stride": STRIDE}
-    return Case(facts, {"stems": stems[..., ::STRIDE].contiguous().numpy()})
+    facts |= {"length": samples, "stride": stride}
+    return Case(facts, {"stems": stems[..., ::stride].contiguous().numpy()})
 
 
 def _song(name: str, shifts: int, overlap: float) -> Case:

@@ -37,17 +37,18 @@ class Demucs(nn.Module):
         self.levelled = Levelled()
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         self.tencoder, self.tdecoder = nn.ModuleList(), nn.ModuleList()
-        outer = 2 * sizes.audio_channels  # of the spectrogram; the waveform has half as many
+        wave = sizes.audio_channels
+        outer = 2 * wave if sizes.cac else wave  # of the spectrogram
         stems = sizes.num_stems
         for i, level in enumerate(sizes.levels):
             inputs = sizes.levels[i - 1].outputs if i else outer
             given = inputs if i else outer * stems
+            inputs_t, given_t = (inputs, given) if i else (wave, wave * stems)
             self.encoder.append(Encoder(sizes, level, inputs))
             self.decoder.insert(0, Decoder(sizes, level, given, last=i == 0))
             if level.spectral:
-                wave = 1 if i else 2
-                self.tencoder.append(Encoder(sizes, level, inputs // wave, waveform=True))
-                self.tdecoder.insert(0, Decoder(sizes, level, given // wave, last=i == 0, waveform=True))
+                self.tencoder.append(Encoder(sizes, level, inputs_t, waveform=True))
+                self.tdecoder.insert(0, Decoder(sizes, level, given_t, last=i == 0, waveform=True))
         self.freq_emb = ScaledEmbedding(sizes) if sizes.freq_emb else None
         if sizes.t_layers is not None:
             self._add_transformer(sizes, sizes.t_layers)
@@ -65,13 +66,27 @@ class Demucs(nn.Module):
         mix (batch, channels, frames, bins, 2), waveform (batch, channels, samples) ->
         stems (batch, stems, channels, frames, bins, 2), waveforms (batch, stems, channels, samples).
         """
-        x, mean, deviation = self.levelled(mix.permute(0, 1, 4, 3, 2).flatten(1, 2))
+        x, mean, deviation = self.levelled(self._channels(mix))
         wave, wave_mean, wave_deviation = self.levelled(waveform)
         x, wave = self._u_net(x, wave)
-        x = x * deviation + mean
-        stems = x.unflatten(1, (self.sizes.num_stems, -1, 2)).permute(0, 1, 2, 5, 4, 3)
+        stems = self._spectra(x * deviation + mean, mix)
         waveforms = (wave * wave_deviation + wave_mean).unflatten(1, (self.sizes.num_stems, -1))
         return stems, waveforms
+
+    def _channels(self, mix: Tensor) -> Tensor:
+        """The spectrogram as channels (batch, channels [x 2], bins, frames)."""
+        if self.sizes.cac:
+            return mix.permute(0, 1, 4, 3, 2).flatten(1, 2)
+        return magnitude(mix).squeeze(-1).transpose(2, 3)
+
+    def _spectra(self, x: Tensor, mix: Tensor) -> Tensor:
+        """Channels as stems; magnitudes have the angles of the mix, or 0 where it is 0."""
+        if self.sizes.cac:
+            return x.unflatten(1, (self.sizes.num_stems, -1, 2)).permute(0, 1, 2, 5, 4, 3)
+        size = magnitude(mix)
+        one = torch.tensor((1.0, 0.0), dtype=mix.dtype, device=mix.device)
+        angles = torch.where(size > 0, mix / torch.where(size > 0, size, 1), one)
+        return x.unflatten(1, (self.sizes.num_stems, -1)).transpose(3, 4)[..., None] * angles[:, None]
 
     def _u_net(self, x: Tensor, wave: Tensor) -> tuple[Tensor, Tensor]:
         kept, kept_waves = _Kept(), _Kept()
@@ -120,6 +135,11 @@ class Demucs(nn.Module):
             x = self.channel_downsampler(x.flatten(2)).unflatten(2, (bins, -1))
             wave = self.channel_downsampler_t(wave)
         return x, wave
+
+
+def magnitude(spectrum: Tensor) -> Tensor:
+    """(..., 2) -> (..., 1)."""
+    return spectrum.square().sum(-1, keepdim=True).sqrt()
 
 
 class Levelled(nn.Module):

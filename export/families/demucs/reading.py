@@ -13,7 +13,7 @@ from rofo.export.source.msst import Section
 from rofo.text import short
 
 # Of the sizes those that are true or false.
-FLAGS = frozenset(("gelu", "levelled", "resample"))
+FLAGS = frozenset(("cac", "stft_border_kept", "gelu", "levelled", "resample"))
 
 # What MSST's yaml calls a network -> the class of facebook's packages.
 CLASSES = {"hdemucs": "demucs.hdemucs.HDemucs", "htdemucs": "demucs.htdemucs.HTDemucs"}
@@ -34,10 +34,11 @@ class Arguments:
 
 
 HYBRID = Arguments(
-    sizes=frozenset(field.name for field in fields(Sizes)) - {"audio_channels", "num_stems"},
-    renamed={"channels": "width", "nfft": "n_fft"},
+    sizes=frozenset(field.name for field in fields(Sizes)) - {"audio_channels", "num_stems"}
+    | {"stft_border_kept"},
+    renamed={"channels": "width", "nfft": "n_fft", "hybrid_old": "stft_border_kept"},
     always={
-        "cac": (True,), "rewrite": (True,), "hybrid": (True,), "hybrid_old": (False,),
+        "rewrite": (True,), "hybrid": (True,), "wiener_iters": (None, 0), "wiener_residual": (None, False),
         "multi_freqs": (None, []), "channels_time": (None,), "num_subbands": (1,),
         "t_emb": ("sin",), "t_norm_in": (True,), "t_norm_in_group": (False,), "t_group_norm": (False,),
         "t_norm_first": (True,), "t_norm_out": (True,), "t_layer_scale": (True,), "t_gelu": (True,),
@@ -45,7 +46,7 @@ HYBRID = Arguments(
         "t_cross_first": (False,),
     },
     unused=frozenset(
-        ("wiener_iters", "end_iters", "wiener_residual", "multi_freqs_depth", "emb_smooth", "dconv_init",
+        ("end_iters", "multi_freqs_depth", "emb_smooth", "dconv_init",
          "rescale", "t_dropout", "t_max_positions", "t_weight_decay", "t_lr", "t_cape_mean_normalize",
          "t_cape_augment",
          "t_cape_glob_loc_scale", "t_mask_type", "t_mask_random_seed", "t_sparse_attn_window",
@@ -72,6 +73,7 @@ def weights_facts(source: Source) -> dict[str, Any]:
         "width": width,
         "depth": depth,
         "kernel_size": keys.size("encoder.0.conv.weight", 2),
+        "cac": keys.size("encoder.0.conv.weight", 1) == 2 * channels,
         "dconv_mode": sum(present),
         "waveform": True,
     }

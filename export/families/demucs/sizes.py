@@ -29,13 +29,14 @@ class Level:
 class Sizes:
     """Arguments of the published classes, by their names there; but `width` is their `channels`.
 
-    Defaults are those of HDemucs (v3); `t_layers` is None for it. `audio_channels` and `num_stems` are those
-    of the sound.
+    `cac`, complex as channels, is False for networks of magnitudes. Defaults are those of HDemucs (v3);
+    `t_layers` is None for it. `audio_channels` and `num_stems` are those of the sound.
     """
 
     audio_channels: int = 2
     num_stems: int = 4
     n_fft: int = 4096
+    cac: bool = True
     width: int = 48
     growth: int = 2
     depth: int = 6

@@ -17,7 +17,7 @@ from rofo.export.graph.types import Form
 from rofo.export.model import Model
 from rofo.export.source import read_source
 
-CASES = read("demucs").cases
+CASES = read("demucs").cases | read("demucs_old").cases
 
 
 def through(case: Case, folder, form: Form | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -46,7 +46,7 @@ def test_the_plain_network_is_the_originals(name, tmp_path):
     assert snr_db(*through(CASES[name], tmp_path)) > 110
 
 
-@pytest.mark.parametrize("name", ["htdemucs", "hdemucs of short frames"])
+@pytest.mark.parametrize("name", ["htdemucs", "hdemucs of short frames", "magnitudes"])
 @pytest.mark.parametrize(("form", "least"), [(Form(), 105), (Form("tensorrt", "fp16"), 40)], ids=str)
 def test_so_is_its_engine(name, form, least, tmp_path):
     assert snr_db(*through(CASES[name], tmp_path, form)) > least

@@ -36,6 +36,15 @@ def test_a_package_of_v3(tmp_path):
     assert (facts["architecture"], facts["depth"], facts["dconv_lstm"]) == ("hdemucs", 6, 4)
 
 
+def test_members_of_the_first_bags(tmp_path):
+    """Magnitudes are told by the weights, the border that is late only by the package."""
+    old = read("demucs_old").cases
+    magnitudes = described(save_package(old["magnitudes"], tmp_path)).require()
+    assert (magnitudes["cac"], magnitudes.get("stft_border_kept")) == (False, None)
+    late = described(save_package(old["the old border"], tmp_path)).require()
+    assert (late["cac"], late["stft_border_kept"]) == (True, True)
+
+
 @pytest.mark.parametrize("segment", ["39/5", (39, 5)], ids=["Python 3.11", "Python 3.12"])
 def test_a_fraction_of_either_python(segment, tmp_path):
     """Fraction is pickled as its text by Python 3.11, as two numbers by 3.12."""
@@ -77,7 +86,8 @@ def test_the_yaml_of_msst(tmp_path):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"hybrid_old": True}, "htdemucs.hybrid_old is True, only False is supported"),
+        ({"cac": False}, "cac is False but True in the weights"),
+        ({"wiener_iters": 1}, "htdemucs.wiener_iters is 1, only 0 is supported"),
         ({"t_emb": "cape"}, "htdemucs.t_emb is 'cape', only sin is supported"),
         ({"multi_freqs": [0.5]}, "multi_freqs"),
         ({"t_layers": 5}, "t_layers is 5 but 3 in the weights"),
