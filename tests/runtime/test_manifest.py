@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from rofo import ManifestError, Separator, load_manifest
 from rofo.dsp.hann import Hann
+from rofo.dsp.triangular import Triangular
 from rofo.errors import EngineLoadError, EngineMismatchError
 from rofo.manifest import ChunkSize, Manifest, OverlapAdd, Parity, Source, Stft
 
@@ -124,6 +126,22 @@ def test_what_0_1_0_does_not_know_is_written_where_it_matters(tmp_path):
     assert raw.keys() - before.keys() == {"inputs", "outputs"}
     assert raw["stft"].keys() - before["stft"].keys() == {"border", "dropped_frames", "top_bin"}
     assert raw["format"] == 1
+
+
+def test_an_engine_without_a_spectrogram_has_waveforms_alone(tmp_path):
+    plain = load_manifest(OLD)
+    made = partial(dataclasses.replace, plain, stft=None, chunk=ChunkSize(4000, 0))
+    for inputs, outputs in ((plain.inputs, ("waveforms",)), (("waveform",), ("waveforms", "stems"))):
+        with pytest.raises(ManifestError, match=r"waveforms? alone"):
+            made(inputs=inputs, outputs=outputs)
+    manifest = made(
+        inputs=("waveform",), outputs=("waveforms",), overlap_add=OverlapAdd("triangular", None, 3000)
+    )
+    path = tmp_path / "wave.json"
+    path.write_text(manifest.to_json())
+    assert load_manifest(path) == manifest
+    assert json.loads(path.read_text())["stft"] is None
+    assert manifest.scheme() == Triangular(3000, 2250, wide=4000)
 
 
 # Several exports of one model
@@ -262,6 +280,9 @@ def test_a_mistyped_field_is_named(change, field, value):
         ),
         (("stft", "padding"), "circular", "stft.padding is 'circular'"),
         (("chunk",), {"samples": 4000, "frames": 0}, "chunk.frames is 0, should be 63"),
+        (("overlap_add", "segment"), 4001, "segment is 4001, not within the chunk of 4000"),
+        (("overlap_add", "segment"), 0, "segment is 0, not within the chunk"),
+        (("overlap_add", "segment"), 3000, "gives chunks no context, this engine needs 1000 samples"),
         (("inputs",), ["waveform"], "inputs are waveform, should be mix and others"),
         (("inputs",), ["mix", "mix"], "inputs are mix, mix"),
         (("outputs",), ["stems", "sound"], "manifest.outputs[1] is 'sound'"),

@@ -292,3 +292,21 @@ def test_a_scheme_is_a_file_and_a_line(make_engine, song, snr_db, monkeypatch):
         assert snr_db(0.5 * mix, separator.separate(mix, 44100)["vocals"]) > 100
     with pytest.raises(ManifestError, match="no overlap for toys"):
         dataclasses.replace(manifest, overlap_add=OverlapAdd("toy", 0.5))
+
+
+@pytest.mark.parametrize("length", [1, 47, 95, 96, 97, 301])
+@pytest.mark.parametrize("wide", [96, 97, 130])
+def test_a_segment_is_given_with_the_song_around_it(length, wide):
+    """A network that adds up three neighbours: of every segment it sees those beyond its ends."""
+    song = noise(length)
+    beside = np.pad(song, ((0, 0), (1, 1)))
+    joined = OverlapAdder()
+    chunks = list(Triangular.of(96, 0, 0.25).within(wide).cut(iter([song])))
+    assert all(chunk.samples.shape == (2, wide) for chunk in chunks)
+    padded = [np.pad(chunk.samples, ((0, 0), (1, 1))) for chunk in chunks]
+    found = [p[:, :-2] + p[:, 1:-1] + p[:, 2:] for p in padded]
+    got = np.concatenate([joined.add(c, f[None]) for c, f in zip(chunks, found, strict=True)], axis=-1)[0]
+    wanted = beside[:, :-2] + beside[:, 1:-1] + beside[:, 2:]
+    same = np.abs(got - wanted).max(axis=0) < 1e-5
+    # One sample at either end of a segment that fills its chunk hears nothing from beyond it.
+    assert same.all() if wide > 97 else same.sum() >= length - 2 * len(chunks)

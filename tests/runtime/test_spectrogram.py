@@ -110,6 +110,24 @@ def test_equals_demucs_framing(hop: int, length: int) -> None:
     same_as(stft, length, lambda x: framed(x, hop), lambda s: unframed(s, hop, length))
 
 
+@pytest.mark.parametrize(("hop", "length"), [(1024, 10240), (1024, 10241), (64, 1000), (16, 200)])
+def test_equals_the_old_border_of_demucs(hop: int, length: int) -> None:
+    """Zeros around the chunk, and what comes back begins with them."""
+    pad, hops = hop // 2 * 3, -(-length // hop)
+    options: dict[str, Any] = {"window": torch.hann_window(4 * hop), "normalized": True}
+
+    def forward(chunk: torch.Tensor) -> torch.Tensor:
+        wide = torch.nn.functional.pad(chunk, (pad, pad + hops * hop - length))
+        return torch.stft(wide, 4 * hop, hop, **options, return_complex=True)[:, :-1, 2 : 2 + hops]
+
+    def inverse(spectrum: torch.Tensor) -> torch.Tensor:
+        whole = torch.nn.functional.pad(spectrum, (2, 2, 0, 1))
+        return torch.istft(whole, 4 * hop, hop, **options, length=hops * hop)[:, :length]
+
+    stft = Stft(4 * hop, hop, normalized=True, border=pad, dropped_frames=2, top_bin=False, border_kept=True)
+    same_as(stft, length, forward, inverse)
+
+
 @pytest.mark.parametrize(
     ("n_fft", "hop", "length"),
     [(4096, 1024, 485100), (4096, 1024, 10240), (4096, 1024, 11264), (4096, 1024, 10239), (4096, 1024, 11265),
