@@ -3,6 +3,7 @@
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from rofo import (
 )
 from rofo.dsp.chunk_loop import ChunkLoop
 from rofo.dsp.fade import Fade
-from rofo.manifest import load_manifest
+from rofo.manifest import ChunkSize, load_manifest
 
 RATE, CHUNK, BORDER, N_FFT, HOP = 44100, 4000, 2000, 256, 64
 LENGTHS = [0, 1, HOP - 1, HOP, HOP + 1, N_FFT // 2, CHUNK // 2, CHUNK // 2 + 1, CHUNK - 1, CHUNK, CHUNK + 1]
@@ -409,6 +410,24 @@ def test_output_of_the_wrong_shape_or_type_is_refused(make_engine, song, wrong):
     loop = ChunkLoop(Engine(), manifest, "fake.onnx")
     with pytest.raises(EngineOutputError, match=r"fake.onnx: the engine returned stems float.*export again"):
         list(loop(Fade(CHUNK, 2000).cut([song(30_000)])))
+
+
+def test_waveforms_alone_go_through_as_they_are(make_engine, song):
+    """No transform is made; what an engine returns may be a view of its inputs, which are used again."""
+    plain = load_manifest(make_engine(batch=3))
+    tensors = {"inputs": ("waveform",), "outputs": ("waveforms",)}
+    manifest = replace(plain, stft=None, chunk=ChunkSize(plain.chunk.samples, 0), **tensors)
+
+    class Engine:
+        backend, precision, batch, in_flight = "fake", "fp32", 3, 1
+
+        def run(self, inputs):
+            return {"waveforms": inputs["waveform"][:, None]}
+
+    chunks = list(ChunkLoop(Engine(), manifest, "fake.onnx")(Fade(CHUNK, 2000).cut([song(60_000)])))
+    assert len(chunks) > 9
+    for chunk, estimate in chunks:
+        np.testing.assert_array_equal(estimate[0], chunk.samples)
 
 
 # Memory
