@@ -60,8 +60,8 @@ class WaveDemucs(Family):
         """As in Family: the chunk is widened to a valid length where the scheme has context for it."""
         architecture, first = facts["architecture"], facts["generation"] == 1
         defaults = _USUAL | _DEFAULTS[architecture]
-        if architecture != "demucs" and facts["num_stems"] == len(_FOUR):
-            defaults |= {"stems": _FOUR}
+        if architecture != "demucs" and facts["num_stems"] == len(_FOUR) and "stems" not in facts:
+            defaults |= {"stems": _FOUR, "instruments": _FOUR}
         if "scheme" not in facts:
             defaults |= _SCHEMES.get(architecture, {"scheme": "triangular"})
         facts = complete(merge(facts, Facts.said("default", defaults)))
