@@ -81,4 +81,4 @@ HALF |= {"bs_conformer": "msst_conformers", "mel_band_conformer": "msst_conforme
 @pytest.mark.parametrize(("name", "file"), HALF.items())
 def test_half_precision_stays_close(name, file, tmp_path):
     form = Form("tensorrt", "fp16")
-    assert snr_db(*through(read(file).cases[name], tmp_path, form)) > 57
+    assert snr_db(*through(read(file).cases[name], tmp_path, form)) > 55
