@@ -100,8 +100,8 @@ def test_xlance(case, tmp_path):
         got = separator.separate(music(clip), golden.facts["sample_rate"], one_chunk)[stem]
     found = {name: snr_db(golden.outputs[f"{clip} {name}"], kept(got)) for name in ("soxr", "kaiser_best")}
     print(case, found)
-    # In syn a noise of 1e-7 on the input leaves 75 dB: the two STFTs' roundings are 79.9 dB apart, 81.5 where ours
-    # was in float64.
+    # In syn a noise of 1e-7 on the input leaves 75 dB: the two STFTs' roundings are 79.9 dB apart, 81.5 where
+    # ours was in float64.
     assert found["soxr"] > (75 if key == "syn" else 80)
     # With librosa's resampler the two stay different sounds: nothing else is to be expected of other filters.
     assert 25 < found["kaiser_best"] < 60
