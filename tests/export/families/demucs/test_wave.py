@@ -61,8 +61,8 @@ LEVELLED = ("demucs", "demucs of long levels")
 
 @pytest.mark.parametrize("name", [name for name in SEGMENTS if name not in LEVELLED])
 def test_the_plain_network_is_the_originals(name, tmp_path):
-    # What a v2 divides by, 1.00001, is heard below that.
-    assert snr_db(*through(SEGMENTS[name], tmp_path)) > 125
+    # What a v2 divides by, 1.00001, is heard below 125 dB. A v3's sums are 134 dB on one thread, 119 on two.
+    assert snr_db(*through(SEGMENTS[name], tmp_path)) > (115 if name in V3 else 125)
 
 
 def in_graph(case: Case, folder: Path, form: Form | None = None) -> tuple[np.ndarray, np.ndarray]:
