@@ -20,8 +20,7 @@ _VARIANTS = (
 )
 _OTHERS = (
     (r"^decoder\.basis_signals\.", "Conv-TasNet"),
-    (r"^encoder\.\d+\.layers\.\d+\.conv\.", "Demucs with weights of its own per band (multi_freqs)"),
-    (r"^encoder\.\d+\.(conv|rewrite|\d+)\.weight", "Demucs of another kind"),
+    (r"^encoder\.\d+\.(layers\.\d+\.)?(conv|rewrite|\d+)\.weight", "Demucs of another kind"),
     (r"^separation_net\.|\.SDlayer\.", "SCNet"),
     (r"^separator_(mask|map)\.|^BN_(mask|map)\.", "BS-Mamba2"),
     (r"^separator\.\d+\.(time|band)_net\.", "BSRNN"),

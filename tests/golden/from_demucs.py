@@ -35,6 +35,21 @@ OLD: dict[str, tuple[str, dict[str, Any]]] = {
     "magnitudes": ("HDemucs", {"channels": 8, "cac": False}),
     "the old border": ("HDemucs", {"channels": 8, "hybrid_old": True}),
 }
+# Cut at no whole bin of any level, with residual branches and context wherever bands have them.
+MULTI: dict[str, tuple[str, dict[str, Any]]] = {
+    "two bands": ("HDemucs", {"channels": 4, "multi_freqs": [0.3]}),
+    "three bands, of magnitudes": (
+        "HDemucs",
+        {
+            "channels": 4, "cac": False, "multi_freqs": [0.1, 0.55], "multi_freqs_depth": 3, "dconv_mode": 3,
+            "context_enc": 1,
+        },
+    ),
+    "bands of an htdemucs": (
+        "HTDemucs",
+        {"channels": 8, "bottom_channels": 16, "t_layers": 1, "t_heads": 2, "multi_freqs": [0.3]},
+    ),
+}  # fmt: skip
 
 
 def golden_files(_: Path) -> Iterator[tuple[str, dict[str, Case]]]:
@@ -42,6 +57,7 @@ def golden_files(_: Path) -> Iterator[tuple[str, dict[str, Case]]]:
     cases["htdemucs, a short segment"] = _segment(*NETWORKS["htdemucs"], samples=5001)
     cases["hdemucs, a short segment"] = _segment(*NETWORKS["hdemucs"], samples=5001)
     yield "demucs", cases
+    yield "demucs_multi", {name: _segment(*network, stride=11) for name, network in MULTI.items()}
     yield "demucs_old", {name: _segment(*network, stride=11) for name, network in OLD.items()}
     songs = {}
     for name in ("htdemucs", "hdemucs"):

@@ -13,6 +13,7 @@ from golden.systems import kept, music
 
 # docs/training.md of demucs tells which see magnitudes, and which no spectrogram. Which of the members keep
 # the old border nothing there tells: some of mdx_extra have it here.
+# 7d865c68, which has weights of its own per band, is a plain HDemucs here: of bands is demucs_multi.
 V4, WAVE, MAGNITUDES = ("HTDemucs", {}), ("Demucs", {}), ("HDemucs", {"cac": False})
 OLD, PLAIN = ("HDemucs", {"cac": False, "hybrid_old": True}), ("HDemucs", {})
 BAGS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {

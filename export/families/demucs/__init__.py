@@ -8,7 +8,14 @@ from torch import nn
 from rofo.export.facts import Facts, merge
 from rofo.export.families.demucs.engine import arranged
 from rofo.export.families.demucs.network import Demucs as DemucsNetwork
-from rofo.export.families.demucs.reading import CLASSES, package_config, weights_facts, yaml_facts
+from rofo.export.families.demucs.reading import (
+    CLASSES,
+    FIRST,
+    FIRST_BAND,
+    package_config,
+    weights_facts,
+    yaml_facts,
+)
 from rofo.export.families.demucs.sizes import Sizes
 from rofo.export.families.family import Family
 from rofo.export.graph.types import Form
@@ -44,8 +51,8 @@ class Demucs(Family):
 
     def reads(self, source: Source) -> bool:
         """Told by the two branches side by side."""
-        branches = ("encoder.0.conv.weight", "tencoder.0.conv.weight")
-        return all(key in source.state for key in branches)
+        spectral = FIRST in source.state or FIRST_BAND in source.state
+        return spectral and "tencoder.0.conv.weight" in source.state
 
     def weights(self, source: Source) -> dict[str, Any]:
         """As in Family."""
@@ -69,6 +76,24 @@ class Demucs(Family):
         facts = facts.derived("n_fft", hop_length=hop, stft_border=hop // 2 * 3)
         facts = merge(facts, Facts.said("default", {"scheme": "triangular"}))
         return merge(facts, Facts.said("default", {"normalize": facts["scheme"] == "triangular"}))
+
+    def check(self, facts: Facts) -> list[str]:
+        """As in Family: weights of their own per band are cut at ratios that no key tells."""
+        bands = facts["multi_freqs_bands"]
+        if bands == 1:
+            return []
+        if "multi_freqs" not in facts:
+            return [f"{bands} bands in the weights, but nothing says multi_freqs, where they are cut"]
+        sizes = Sizes.of(facts)
+        levels = sizes.levels[: sizes.multi_freqs_depth]
+        if any(level.norm for level in levels):
+            return [f"multi_freqs_depth is {len(levels)}, but norm_starts is {sizes.norm_starts}"]
+        if any(level.merges or not level.spectral for level in levels):
+            return [f"multi_freqs_depth is {len(levels)}, more than levels have bins"]
+        cuts = (band for level in levels for band in (*level.bands_down, *level.bands_up))
+        if any(begin >= end for begin, end in cuts):
+            return [f"multi_freqs is {list(sizes.multi_freqs)}, which leaves a band of some level no bins"]
+        return []
 
     def summary(self, facts: Facts) -> str:
         """As in Family."""

@@ -99,6 +99,12 @@ class Typed(nn.Module):
         super().__init__()
         self.module, self.dtype = copy.deepcopy(module).to(dtype), dtype
 
+    @property
+    def bias(self) -> Tensor:
+        """What is added to every output, float32."""
+        bias: Any = self.module.bias
+        return cast(bias, torch.float32)
+
     def forward(self, x: Tensor) -> Tensor:
         """As the module's."""
         return cast(self.module(x.to(self.dtype)), torch.float32)

@@ -7,12 +7,13 @@ in the spectrogram's branch, (batch, channels, samples) in the waveform's and wh
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rofo.export.families.demucs.bands import DecoderBands, EncoderBands
 from rofo.export.families.demucs.sizes import Level, Sizes
 
 LSTM_WINDOW = 200  # steps; longer sequences are cut into windows that begin every half of it
@@ -44,8 +45,8 @@ class Demucs(nn.Module):
             inputs = sizes.levels[i - 1].outputs if i else outer
             given = inputs if i else outer * stems
             inputs_t, given_t = (inputs, given) if i else (wave, wave * stems)
-            self.encoder.append(Encoder(sizes, level, inputs))
-            self.decoder.insert(0, Decoder(sizes, level, given, last=i == 0))
+            self.encoder.append(_encoder(sizes, level, inputs))
+            self.decoder.insert(0, _decoder(sizes, level, given, last=i == 0))
             if level.spectral:
                 self.tencoder.append(Encoder(sizes, level, inputs_t, waveform=True))
                 self.tdecoder.insert(0, Decoder(sizes, level, given_t, last=i == 0, waveform=True))
@@ -210,14 +211,15 @@ class Decoder(nn.Module):
             return
         kind = nn.Conv2d if self.rows else nn.Conv1d
         self.rewrite = kind(inputs, 2 * inputs, 1 + 2 * context, padding=context)
+        if self.rows and level.bands_up:  # a band's end is no end of the bins: over frames alone
+            self.rewrite = nn.Conv2d(inputs, 2 * inputs, (1, 1 + 2 * context), padding=(0, context))
         self.norm1 = _norm(sizes, level, 2 * inputs)
         self.dconv = _dconv(sizes, level, rows=self.rows) if sizes.dconv_mode & 2 else nn.Identity()
 
     def forward(self, x: Tensor | None, kept: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
         """-> the output, `length` frames or samples long, and what the last convolution was given."""
         if kept is not None:
-            x = kept if x is None else x.reshape(kept.shape) + kept
-            x = self.dconv(F.glu(self.norm1(self.rewrite(x)), dim=1))
+            x = self.refined(kept if x is None else x.reshape(kept.shape) + kept)
         assert x is not None
         y = self.norm2(self.conv_tr(x))
         if self.rows:
@@ -225,6 +227,11 @@ class Decoder(nn.Module):
         else:
             y = y[..., self.padding : self.padding + length]
         return (y if self.last else F.gelu(y)), x
+
+    def refined(self, x: Tensor) -> Tensor:
+        """What the convolution that lengthens is given."""
+        y: Tensor = self.dconv(F.glu(self.norm1(self.rewrite(x)), dim=1))
+        return y
 
 
 class DConv(nn.Module):
@@ -459,6 +466,20 @@ class TokenNorm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, channels)."""
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+def _encoder(sizes: Sizes, level: Level, inputs: int) -> nn.Module:
+    """Of the spectrogram's branch."""
+    if not level.bands_down:
+        return Encoder(sizes, level, inputs)
+    inner = replace(level, padding=0)
+    return EncoderBands((Encoder(sizes, inner, inputs) for _ in level.bands_down), level)
+
+
+def _decoder(sizes: Sizes, level: Level, outputs: int, *, last: bool) -> nn.Module:
+    if not level.bands_up:
+        return Decoder(sizes, level, outputs, last=last)
+    return DecoderBands((Decoder(sizes, level, outputs, last=last) for _ in level.bands_up), level, last=last)
 
 
 def _dconv(sizes: Sizes, level: Level, *, rows: bool) -> DConv:

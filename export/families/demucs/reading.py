@@ -17,6 +17,8 @@ FLAGS = frozenset(("cac", "stft_border_kept", "gelu", "levelled", "resample"))
 
 # What MSST's yaml calls a network -> the class of facebook's packages.
 CLASSES = {"hdemucs": "demucs.hdemucs.HDemucs", "htdemucs": "demucs.htdemucs.HTDemucs"}
+# The spectrogram's outermost convolution, of all bins or of the first band.
+FIRST, FIRST_BAND = "encoder.0.conv.weight", "encoder.0.layers.0.conv.weight"
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,14 @@ HYBRID = Arguments(
     renamed={"channels": "width", "nfft": "n_fft", "hybrid_old": "stft_border_kept"},
     always={
         "rewrite": (True,), "hybrid": (True,), "wiener_iters": (None, 0), "wiener_residual": (None, False),
-        "multi_freqs": (None, []), "channels_time": (None,), "num_subbands": (1,),
+        "channels_time": (None,), "num_subbands": (1,),
         "t_emb": ("sin",), "t_norm_in": (True,), "t_norm_in_group": (False,), "t_group_norm": (False,),
         "t_norm_first": (True,), "t_norm_out": (True,), "t_layer_scale": (True,), "t_gelu": (True,),
         "t_sin_random_shift": (0,), "t_sparse_self_attn": (False,), "t_sparse_cross_attn": (False,),
         "t_cross_first": (False,),
     },
     unused=frozenset(
-        ("end_iters", "multi_freqs_depth", "emb_smooth", "dconv_init",
+        ("end_iters", "emb_smooth", "dconv_init",
          "rescale", "t_dropout", "t_max_positions", "t_weight_decay", "t_lr", "t_cape_mean_normalize",
          "t_cape_augment",
          "t_cape_glob_loc_scale", "t_mask_type", "t_mask_random_seed", "t_sparse_attn_window",
@@ -59,11 +61,14 @@ def weights_facts(source: Source) -> dict[str, Any]:
     """The facts that keys and shapes decide. Raises CheckpointError where one is missing or misshapen."""
     keys = Keys(source.path, source.state, "Demucs")
     transformer = any(key.startswith("crosstransformer.") for key in source.state)
-    depth = keys.count(r"encoder\.(\d+)\.conv\.weight")
-    width = keys.size("encoder.0.conv.weight", 0)
+    depth = keys.count(r"encoder\.(\d+)\.(?:layers\.0\.)?conv\.weight")
+    banded = FIRST_BAND in source.state
+    band = ".layers.0" if banded else ""
+    first = FIRST_BAND if banded else FIRST
+    width = keys.size(first, 0)
     channels = keys.size("tencoder.0.conv.weight", 1)
     outermost = keys.count(r"tdecoder\.(\d+)\.conv_tr\.weight") - 1
-    residual = {1: "encoder.0", 2: f"decoder.{depth - 1}"}  # by the bit of dconv_mode
+    residual = {1: f"encoder.0{band}", 2: f"decoder.{depth - 1}{band}"}  # by the bit of dconv_mode
     branches = {bit: f"{coder}.dconv.layers" for bit, coder in residual.items()}
     present = {bit: branch for bit, branch in branches.items() if f"{branch}.0.0.weight" in source.state}
     facts: dict[str, Any] = {
@@ -72,11 +77,14 @@ def weights_facts(source: Source) -> dict[str, Any]:
         "num_stems": keys.size(f"tdecoder.{outermost}.conv_tr.weight", 1) // channels,
         "width": width,
         "depth": depth,
-        "kernel_size": keys.size("encoder.0.conv.weight", 2),
-        "cac": keys.size("encoder.0.conv.weight", 1) == 2 * channels,
+        "kernel_size": keys.size(first, 2),
+        "cac": keys.size(first, 1) == 2 * channels,
         "dconv_mode": sum(present),
+        "multi_freqs_bands": keys.count(r"encoder\.0\.layers\.(\d+)\.conv\.weight") if banded else 1,
         "waveform": True,
     }
+    if banded:
+        facts["multi_freqs_depth"] = keys.count(r"encoder\.(\d+)\.layers\.0\.conv\.weight")
     for branch in present.values():
         facts["dconv_depth"] = keys.count(rf"{re.escape(branch)}\.(\d+)\.0\.weight")
         facts["dconv_comp"] = width // keys.size(f"{branch}.0.0.weight", 0)
@@ -134,6 +142,8 @@ def _named(model: Section, arguments: Arguments, problems: list[str]) -> dict[st
         name = arguments.renamed.get(key, key)
         if name in FLAGS and name in arguments.sizes:
             facts[name] = model.flag(key)
+        elif name == "multi_freqs" and name in arguments.sizes:
+            facts |= _bands(model, problems)
         elif name in arguments.sizes:
             good = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
             if good:
@@ -146,7 +156,21 @@ def _named(model: Section, arguments: Arguments, problems: list[str]) -> dict[st
                 problems.append(f"{model.name}.{key} is {short(value)}, only {only[-1]} is supported")
         elif key not in arguments.unused:
             problems.append(f"{model.name}.{key} is not an option of this network")
+    if facts.get("multi_freqs_bands", 1) == 1:
+        facts.pop("multi_freqs_depth", None)  # published beside an empty list
     return facts
+
+
+def _bands(model: Section, problems: list[str]) -> dict[str, Any]:
+    """Where bins are cut, and into how many bands."""
+    ratios = model.values["multi_freqs"] or []
+    good = isinstance(ratios, list | tuple) and all(
+        isinstance(ratio, int | float) and not isinstance(ratio, bool) and 0 < ratio < 1 for ratio in ratios
+    )
+    if not good:
+        problems.append(f"{model.name}.multi_freqs is {short(ratios)}, not a list of numbers between 0 and 1")
+        return {}
+    return {"multi_freqs": tuple(map(float, ratios)) or None, "multi_freqs_bands": len(ratios) + 1}
 
 
 def _seconds(training: Section, problems: list[str]) -> Fraction | None:

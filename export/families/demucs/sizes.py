@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 
@@ -11,7 +12,9 @@ class Level:
 
     A `spectral` level shortens the bins of the spectrogram, and beside them the samples of the waveform, by
     `stride`; the level that `merges` leaves one bin, and joins the two branches; deeper ones shorten the
-    frames. `kernel` and `padding` are those of the spectrogram's branch.
+    frames. `kernel` and `padding` are those of the spectrogram's branch. Where bands of bins have weights of
+    their own, `bands_down` and `bands_up` are (begin, end) of each among the inner bins, of the encoder and
+    of the decoder; else they are empty.
     """
 
     outputs: int
@@ -23,6 +26,8 @@ class Level:
     norm: bool
     lstm: bool
     attention: bool
+    bands_down: tuple[tuple[int, int], ...] = ()
+    bands_up: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class Sizes:
     """Arguments of the published classes, by their names there; but `width` is their `channels`.
 
     `cac`, complex as channels, is False for networks of magnitudes. Defaults are those of HDemucs (v3);
-    `t_layers` is None for it. `audio_channels` and `num_stems` are those of the sound.
+    `t_layers` is None for it. `audio_channels` and `num_stems` are those of the sound. The outermost
+    `multi_freqs_depth` levels are cut into bands at the parts `multi_freqs` of their bins.
     """
 
     audio_channels: int = 2
@@ -45,6 +51,8 @@ class Sizes:
     time_stride: int = 2
     context: int = 1
     context_enc: int = 0
+    multi_freqs: tuple[float, ...] = ()
+    multi_freqs_depth: int = 0
     freq_emb: float = 0.2
     emb_scale: float = 10
     norm_starts: int = 4
@@ -74,6 +82,7 @@ class Sizes:
         for i in range(self.depth):
             spectral, merges = bins > 1, 1 < bins <= self.kernel_size
             kernel = bins if merges else self.kernel_size if spectral else 2 * self.time_stride
+            banded = bool(self.multi_freqs) and i < self.multi_freqs_depth
             levels.append(
                 Level(
                     outputs=self.width * self.growth**i,
@@ -85,7 +94,21 @@ class Sizes:
                     norm=i >= self.norm_starts,
                     lstm=self.t_layers is None and i >= self.dconv_lstm,
                     attention=self.t_layers is None and i >= self.dconv_attn,
+                    bands_down=self._bands_down(bins) if banded else (),
+                    bands_up=self._bands_up(bins) if banded else (),
                 )
             )
             bins = 1 if merges or not spectral else bins // self.stride
         return tuple(levels)
+
+    def _bands_down(self, bins: int) -> tuple[tuple[int, int], ...]:
+        """As MultiWrap (demucs/hdemucs.py) finds them: a band ends with the last whole step of its kernel."""
+        edges = [0]
+        for ratio in self.multi_freqs:
+            seen = round(bins * ratio) + self.kernel_size // 4 - edges[-1] * self.stride
+            edges.append(edges[-1] + round((seen - self.kernel_size) / self.stride + 1))
+        return tuple(pairwise((*edges, bins // self.stride)))
+
+    def _bands_up(self, bins: int) -> tuple[tuple[int, int], ...]:
+        inner = bins // self.stride
+        return tuple(pairwise((0, *(round(inner * ratio) for ratio in self.multi_freqs), inner)))

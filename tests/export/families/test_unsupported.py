@@ -69,7 +69,7 @@ def test_roformer_variants_are_recognised_by_one_key(key, name):
     ("key", "name"),
     [
         ("separator.0.time_net.norm.weight", "BSRNN"),
-        ("encoder.0.layers.1.conv.weight", "Demucs with weights of its own per band (multi_freqs)"),
+        ("encoder.0.layers.1.conv.weight", "Demucs of another kind"),
         ("encoder.3.conv.weight", "Demucs of another kind"),
         ("separator_mask.0.band_net.norm.weight", "BS-Mamba2"),
         ("mask_generator.conv_layers.0.conv_layers.0.weight", "Conv-TasNet"),

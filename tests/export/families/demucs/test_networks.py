@@ -17,7 +17,8 @@ from rofo.export.graph.types import Form
 from rofo.export.model import Model
 from rofo.export.source import read_source
 
-CASES = read("demucs").cases | read("demucs_old").cases
+CASES = read("demucs").cases | read("demucs_old").cases | read("demucs_multi").cases
+BANDS = tuple(read("demucs_multi").cases)
 
 
 def through(case: Case, folder, form: Form | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -46,10 +47,22 @@ def test_the_plain_network_is_the_originals(name, tmp_path):
     assert snr_db(*through(CASES[name], tmp_path)) > 110
 
 
-@pytest.mark.parametrize("name", ["htdemucs", "hdemucs of short frames", "magnitudes"])
+@pytest.mark.parametrize("name", ["htdemucs", "hdemucs of short frames", "magnitudes", *BANDS])
 @pytest.mark.parametrize(("form", "least"), [(Form(), 105), (Form("tensorrt", "fp16"), 40)], ids=str)
 def test_so_is_its_engine(name, form, least, tmp_path):
     assert snr_db(*through(CASES[name], tmp_path, form)) > least
+
+
+def test_engines_of_bands_run_on_either_runtime(tmp_path):
+    case = CASES["two bands"]
+    path, config = write_msst(case, tmp_path)
+    options = ExportOptions(config=config, given={"normalize": False}, plan=None, verify=False)
+    engine = export_checkpoint(path, options).files[0]
+    for backend in ("openvino", "onnxruntime"):
+        with Separator(engine, backend=backend, precision="fp32") as separator:
+            stems = separator.separate(song(case.facts["length"]), case.facts["rate"], Options(overlap=0))
+        got = np.stack(list(stems.values()))[..., :: case.facts["stride"]]
+        assert snr_db(case.outputs["stems"], got) > 105, backend
 
 
 def test_items_of_a_batch_are_levelled_by_themselves(tmp_path):

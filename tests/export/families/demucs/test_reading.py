@@ -13,6 +13,7 @@ from rofo.export.source import read_source
 
 CASES = read("demucs").cases
 V4, V3 = CASES["htdemucs"], CASES["hdemucs"]
+BANDS = read("demucs_multi").cases
 
 
 def described(path, config=None, **given):
@@ -89,7 +90,7 @@ def test_the_yaml_of_msst(tmp_path):
         ({"cac": False}, "cac is False but True in the weights"),
         ({"wiener_iters": 1}, "htdemucs.wiener_iters is 1, only 0 is supported"),
         ({"t_emb": "cape"}, "htdemucs.t_emb is 'cape', only sin is supported"),
-        ({"multi_freqs": [0.5]}, "multi_freqs"),
+        ({"multi_freqs": [0.5]}, "multi_freqs_bands is 2 but 1 in the weights"),
         ({"t_layers": 5}, "t_layers is 5 but 3 in the weights"),
         ({"gru": True}, "htdemucs.gru is not an option of this network"),
         ({"t_heads": "all"}, "htdemucs.t_heads is 'all', not a number"),
@@ -98,6 +99,50 @@ def test_the_yaml_of_msst(tmp_path):
 def test_what_is_not_supported_is_named(model, message, tmp_path):
     path, config = write_msst(V4, tmp_path, **model)
     assert any(message in problem for problem in described(path, config).problems)
+
+
+def test_options_of_bands_beside_no_bands_say_nothing(tmp_path):
+    """As MSST's yaml files of Demucs have them."""
+    path, config = write_msst(V4, tmp_path, multi_freqs=[], multi_freqs_depth=3)
+    assert "multi_freqs_depth" not in described(path, config).require()
+
+
+def test_where_bands_are_cut_a_package_says_and_how_many_levels_the_weights(tmp_path):
+    facts = described(save_package(BANDS["two bands"], tmp_path)).require()
+    wanted = {
+        "architecture": "hdemucs",
+        "multi_freqs": (0.3,),
+        "multi_freqs_depth": 2,
+        "depth": 6,
+        "cac": True,
+    }
+    assert {name: facts[name] for name in wanted} == wanted
+    facts = described(save_package(BANDS["bands of an htdemucs"], tmp_path)).require()
+    assert facts["multi_freqs_depth"] == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"multi_freqs": [0.3, 0.6]}, "multi_freqs_bands is 3 but 2 in the weights"),
+        ({"multi_freqs": []}, "multi_freqs_bands is 1 but 2 in the weights"),
+        ({"multi_freqs": None}, "multi_freqs_bands is 1 but 2 in the weights"),
+        ({"multi_freqs_depth": 3}, "multi_freqs_depth is 3 but 2 in the weights"),
+        ({"multi_freqs": [1.5]}, "hdemucs.multi_freqs is [1.5], not a list of numbers between 0 and 1"),
+        ({"multi_freqs": "low"}, "hdemucs.multi_freqs is 'low', not a list of numbers between 0 and 1"),
+        ({"multi_freqs": [0.0001]}, "multi_freqs is [0.0001], which leaves a band of some level no bins"),
+        ({"norm_starts": 1}, "multi_freqs_depth is 2, but norm_starts is 1"),
+    ],
+)
+def test_bands_that_the_weights_cannot_have_are_named(model, message, tmp_path):
+    path, config = write_msst(BANDS["two bands"], tmp_path, **model)
+    assert any(message in problem for problem in described(path, config).problems)
+
+
+def test_bands_that_nobody_cuts_are_refused(tmp_path):
+    path, _ = write_msst(BANDS["two bands"], tmp_path)
+    with pytest.raises(CheckpointError, match="2 bands in the weights, but nothing says multi_freqs"):
+        described(path, stems=("a", "b"), chunk_seconds=1.0).require()
 
 
 def test_a_bare_state_dict_needs_stems_and_chunk(tmp_path):
