@@ -19,7 +19,7 @@ _VARIANTS = (
     (r"mamba|\.A_log$", "Mamba network"),
 )
 _OTHERS = (
-    (r"^decoder\.basis_signals\.", "Conv-TasNet"),
+    (r"^decoder\.basis_signals\.|^mask_generator\.conv_layers\.|^masker\.TCN\.", "Conv-TasNet"),
     (r"^encoder\.\d+\.(layers\.\d+\.)?(conv|rewrite|\d+)\.weight", "Demucs of another kind"),
     (r"^separation_net\.|\.SDlayer\.", "SCNet"),
     (r"^separator_(mask|map)\.|^BN_(mask|map)\.", "BS-Mamba2"),
