@@ -45,8 +45,9 @@ def layer_outputs(network: nn.Module, inputs: Tensors, stages: str) -> dict[str,
     """What the modules whose names match `stages` put out for these inputs, in the order they run."""
     found: dict[str, LayerOutput] = {}
 
-    def keep(name: str, output: torch.Tensor) -> None:
-        flat = output.flatten()
+    def keep(name: str, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+        # Of several, decoders of Demucs have two, the first is what the next module is given.
+        flat = (output[0] if isinstance(output, tuple) else output).flatten()
         found[name] = LayerOutput(flat.numel(), flat[:: _stride(flat.numel())].clone().numpy())
 
     found_stages = [(name, module) for name, module in network.named_modules() if re.fullmatch(stages, name)]
