@@ -7,6 +7,7 @@ from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from threading import Semaphore
 
 from rofo.audio.record import hash_engine
 from rofo.dsp.chunk_loop import ChunkLoop
@@ -26,19 +27,29 @@ from rofo.watch import Watch
 
 
 class EngineModel:
-    """One engine; `threads` do the transforms. Immutable: every estimator call keeps its own state."""
+    """One engine; `threads` do the transforms. Immutable: every estimator call keeps its own state.
+
+    `turns` are those of several engines with the same cores, None where it is alone.
+    """
 
     ahead = 0.0  # the share of the work before the first estimate comes
     seeds = 1
 
-    def __init__(self, engine: Engine, manifest: Manifest, file: Path, threads: int | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        manifest: Manifest,
+        file: Path,
+        threads: int | None,
+        turns: Semaphore | None = None,
+    ) -> None:
         self.manifest, self.normalize = manifest, manifest.normalize
         self.engines: tuple[Engine, ...] = (engine,)
         (entry,) = (entry for entry in manifest.engines if entry.file == file.name)
         # All that decides over the stems: file, backend, precision, and what the manifest says of the sound.
         made_of = entry.sha256, entry.data_sha256, engine.backend, engine.precision
         self.identity = hash_engine(manifest, *made_of)
-        self._loop = ChunkLoop(engine, manifest, str(file), threads)
+        self._loop = ChunkLoop(engine, manifest, str(file), threads, turns)
 
     def estimator(
         self, scheme: str | None, overlap: float | None, shifts: int = 0, seed: int = 0
@@ -123,20 +134,29 @@ def _open_recipe(path: Path, settings: EngineSettings, *, low_memory: bool) -> R
 
 
 def _opener(settings: EngineSettings, *, low_memory: bool) -> Callable[[Path], Model]:
-    """What opens the engines of a recipe, which may be recipes."""
+    """What opens the engines of a recipe, which may be recipes.
+
+    They take turns: three at once on two cores took 8 % more processor time than one after the other.
+    """
+    turns = Semaphore()
 
     def opened(path: Path) -> Model:
         manifest = None if path.suffix == ".toml" else load_manifest(path)
-        if low_memory and isinstance(manifest, Manifest):
-            return ClosedModel(partial(_open_engine, path, manifest, settings))
+        if isinstance(manifest, Manifest) and path.exists():
+            open_ = partial(_open_engine, path, manifest, settings, turns)
+            return ClosedModel(open_) if low_memory else open_()
         return open_model(path, settings, low_memory=low_memory)
 
     return opened
 
 
-def _open_engine(path: Path, manifest: Manifest, settings: EngineSettings) -> EngineModel:
+def _open_engine(
+    path: Path, manifest: Manifest, settings: EngineSettings, turns: Semaphore | None = None
+) -> EngineModel:
     file = engine_file(path, manifest, settings)
-    return EngineModel(open_engine(file, manifest, settings), manifest, file, settings.threads)
+    engine = open_engine(file, manifest, settings)
+    # One that wants several runs in flight computes elsewhere than on the cores.
+    return EngineModel(engine, manifest, file, settings.threads, turns if engine.in_flight == 1 else None)
 
 
 def _chunks(scheme: Scheme, blocks: Iterable[Block]) -> Iterator[Chunk]:

@@ -46,11 +46,19 @@ class ChunkLoop:
 
     A mono song fed to a stereo engine is doubled and its stems averaged; a stereo song fed to a mono engine
     is run channel by channel. A batch of exact zeros is not run where the manifest says that the engine makes
-    exact zeros of it. `name` is the engine's in messages; `threads` do the transforms, None for all cores.
+    exact zeros of it. `name` is the engine's in messages; `threads` do the transforms, None for all cores;
+    the engine runs when it is its turn, None for those of its own.
     """
 
-    def __init__(self, engine: Engine, manifest: Manifest, name: str, threads: int | None = None) -> None:
-        self._engine, self._manifest, self._name = engine, manifest, name
+    def __init__(
+        self,
+        engine: Engine,
+        manifest: Manifest,
+        name: str,
+        threads: int | None = None,
+        turns: Semaphore | None = None,
+    ) -> None:
+        self._engine, self._manifest, self._name, self._turns = engine, manifest, name, turns
         self._threads = threads or cores()
         self._silent = manifest.keeps_silence(engine.backend, engine.precision)
         self._shapes = Shapes.of(manifest, engine.batch)
@@ -81,7 +89,7 @@ class ChunkLoop:
         ahead = self._engine.in_flight + 2
         workers = ThreadPoolExecutor(ahead, thread_name_prefix="rofo-engine")
         transforms = ThreadPoolExecutor(self._threads, thread_name_prefix="rofo-transform")
-        turns, spare = Semaphore(self._engine.in_flight), deque[Inputs]()
+        turns, spare = self._turns or Semaphore(self._engine.in_flight), deque[Inputs]()
 
         def share(jobs: Iterable[Job]) -> None:
             for _ in transforms.map(_do, jobs):
