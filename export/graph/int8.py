@@ -63,7 +63,7 @@ class Int8Builder:
             raise ParityError(
                 f"{self._path.name}: no product that int8 is for; nothing was written, leave --quantize out"
             )
-        decibels, whole = self._tried(names, self._wanted)
+        decibels, whole = self._tried(names)
         if whole:
             return whole
         worst = int(np.argmax(self._least() - decibels))
@@ -75,7 +75,7 @@ class Int8Builder:
             fewer = cheapest(costs, room)
             if fewer and len(fewer) < len(chosen):
                 chosen = fewer
-                decibels, found = self._tried(chosen, self._wanted)
+                decibels, found = self._tried(chosen)
                 self._stage(f"{self._told(decibels)} with {len(chosen)} of {len(names)}")
                 if found:
                     return found
@@ -87,13 +87,23 @@ class Int8Builder:
     def _alone(self, case: int) -> Mapping[str, float]:
         """What each product costs in one of the cases where it alone is in int8 and all else fp32."""
         wanted = replace(self._wanted, cases=self._wanted.cases[case : case + 1], keeps_silence=False)
-        tried = ((name, self._tried([name], wanted, "fp32")[0]) for name in self._quantiser.names)
-        return {name: float(_noise(decibels)[0]) for name, decibels in tried}
+        found = {
+            name: self._measured(*self._written([name], "fp32"), wanted)[0] for name in self._quantiser.names
+        }
+        return {name: float(_noise(decibels)[0]) for name, decibels in found.items()}
 
-    def _tried(
-        self, names: Collection[str], wanted: Reference, rest: Rest | None = None
-    ) -> tuple[Floats, Int8 | None]:
+    def _tried(self, names: Collection[str]) -> tuple[Floats, Int8 | None]:
         """dB case by case with these products in int8, and the engine where that passes the gate."""
+        files, entry = self._written(names, self._rest)
+        decibels, silent = self._measured(files, entry, self._wanted)
+        least = self._least()
+        if (decibels < least).any() or (self._wanted.keeps_silence and not silent):
+            return decibels, None
+        parity = Parity(BACKEND, "int8", float(decibels[least == MIN_TYPED_DB].min()), keeps_silence=silent)
+        return decibels, Int8(files, entry, parity)
+
+    def _written(self, names: Collection[str], rest: Rest) -> tuple[tuple[Path, ...], EngineFile]:
+        """The files of the engine with these products in int8, the graph last, and its entry."""
         folder = self._path.parent / "int8"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -106,16 +116,16 @@ class Int8Builder:
             sha256=file_sha256(file),
             data=data.name if data else None,
             data_sha256=file_sha256(data) if data else None,
-            rest=rest or self._rest,
+            rest=rest,
             kept=tuple(name for name in self._quantiser.names if name not in names),
         )
+        return (*([data] if data else []), file), entry
+
+    def _measured(self, files: tuple[Path, ...], entry: EngineFile, wanted: Reference) -> tuple[Floats, bool]:
+        """dB case by case, and whether silence stays silent."""
         manifest = replace(self._manifest, engines=(entry,))
-        found, silent = measured(file, manifest, BACKEND, "int8", wanted)
-        decibels, least = np.array(found), np.array([case.least for case in wanted.cases])
-        if (decibels < least).any() or (wanted.keeps_silence and not silent):
-            return decibels, None
-        parity = Parity(BACKEND, "int8", float(decibels[least == MIN_TYPED_DB].min()), keeps_silence=silent)
-        return decibels, Int8((*([data] if data else []), file), entry, parity)
+        decibels, silent = measured(files[-1], manifest, BACKEND, "int8", wanted)
+        return np.array(decibels), silent
 
     def _measured_rest(self) -> tuple[Rest, Floats]:
         """The type of what is not in int8, and what it alone costs."""
