@@ -104,22 +104,34 @@ def open_model(path: Path, settings: EngineSettings, *, low_memory: bool = False
     The settings are those of every engine; `low_memory` is for several. Raises EngineLoadError
     (ManifestError, EngineMismatchError, RecipeError).
     """
+    return _open(path, settings, low_memory=low_memory)
+
+
+def _open(path: Path, settings: EngineSettings, *, low_memory: bool, turns: Semaphore | None = None) -> Model:
+    """As open_model; `turns` are those of the recipe or mixer whose engine it is, None for none.
+
+    All engines in a recipe, and in recipes within it, take turns: three at once on two cores took 8 % more
+    processor time than one after the other.
+    """
     if not path.exists():
         raise EngineLoadError(f"{path}: no such engine; export a checkpoint with rofo-export")
+    opened = partial(_open, settings=settings, low_memory=low_memory, turns=turns or Semaphore())
     if path.suffix == ".toml":
-        return _open_recipe(path, settings, low_memory=low_memory)
+        return _open_recipe(path, opened, low_memory=low_memory)
     manifest = load_manifest(path)
     if isinstance(manifest, Manifest):
-        return _open_engine(path, manifest, settings)
+        open_ = partial(_open_engine, path, manifest, settings, turns)
+        return ClosedModel(open_) if low_memory and turns else open_()
     if path != manifest_path(path):
         raise EngineMismatchError(
             f"{path}: {manifest_path(path).name} describes a mixer, not this file; give the .json as engine"
         )
-    return open_mixer(path, manifest, _opener(settings, low_memory=low_memory), low_memory=low_memory)
+    return open_mixer(path, manifest, opened, low_memory=low_memory)
 
 
-def _open_recipe(path: Path, settings: EngineSettings, *, low_memory: bool) -> RecipeModel:
-    recipe, opened = read_recipe(path), _opener(settings, low_memory=low_memory)
+def _open_recipe(path: Path, opened: Callable[[Path], Model], *, low_memory: bool) -> RecipeModel:
+    """`opened` opens its engines."""
+    recipe = read_recipe(path)
     by_file: dict[Path, Model] = {}
     with ExitStack() as failed:
         for file in recipe.engines.values():
@@ -133,25 +145,8 @@ def _open_recipe(path: Path, settings: EngineSettings, *, low_memory: bool) -> R
     return model
 
 
-def _opener(settings: EngineSettings, *, low_memory: bool) -> Callable[[Path], Model]:
-    """What opens the engines of a recipe, which may be recipes.
-
-    They take turns: three at once on two cores took 8 % more processor time than one after the other.
-    """
-    turns = Semaphore()
-
-    def opened(path: Path) -> Model:
-        manifest = None if path.suffix == ".toml" else load_manifest(path)
-        if isinstance(manifest, Manifest) and path.exists():
-            open_ = partial(_open_engine, path, manifest, settings, turns)
-            return ClosedModel(open_) if low_memory else open_()
-        return open_model(path, settings, low_memory=low_memory)
-
-    return opened
-
-
 def _open_engine(
-    path: Path, manifest: Manifest, settings: EngineSettings, turns: Semaphore | None = None
+    path: Path, manifest: Manifest, settings: EngineSettings, turns: Semaphore | None
 ) -> EngineModel:
     file = engine_file(path, manifest, settings)
     engine = open_engine(file, manifest, settings)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import threading
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import soundfile
 
 from rofo import CancelledError, Options, UsageError
 from rofo.cli import main
+from rofo.engines.onnxruntime import CpuEngine
 from rofo.recipes.guard import level_db
 from rofo.recipes.spool import Spool
 from rofo.watch import Watch
@@ -445,3 +447,31 @@ def test_swapped_channels_are_swapped_back(opened, put, write, song):
         got = separator.separate(mix, RATE)["v"]
     np.testing.assert_allclose(got[1], mix[1] / 2, atol=1e-5)
     assert not got[0].any()
+
+
+def test_engines_of_a_recipe_and_of_recipes_within_it_take_turns(put, write, opened, song, monkeypatch):
+    """Three at once on two cores cost more than one after the other."""
+    put("a")
+    put("b", "half")
+    step = '[[steps]]\nmake = "{0}"\nrun = "{0}"\non = "mix"\nstem = "vocals"\n'
+    write('[engines]\nb = "b.json"\n' + step.format("b") + '[outputs]\nvocals = "b"\n', "inner.toml")
+    recipe = write(
+        '[engines]\na = "a.json"\ninner = "inner.toml"\n'
+        + step.format("a")
+        + step.format("inner")
+        + "[outputs]\nvocals = { a = 1, inner = 1 }\n"
+    )
+    running, most, run = [], [], CpuEngine.run
+
+    def slow(engine, inputs):
+        running.append(engine)
+        most.append(len(running))
+        time.sleep(0.01)
+        running.pop()
+        return run(engine, inputs)
+
+    monkeypatch.setattr(CpuEngine, "run", slow)
+    with opened(recipe) as separator:
+        separator.separate(song(40_000), RATE)
+    assert len(most) > 20
+    assert set(most) == {1}
