@@ -36,11 +36,11 @@ class Hamming:
             samples = song.chunk(start, self.chunk + self.step)
             if samples is None:
                 return
-            end = start + self.chunk
-            if song.within(end + self.step) == end + self.step:
+            seen = start + self.chunk + self.step
+            length = song.within(seen)
+            if length == seen:
                 yield Chunk(index, start, samples[:, : self.chunk], window, start + self.step)
                 continue
-            length = song.within(end + self.step)
             last, put_back = max(0, length - self.chunk), -(-length // self.step) - 1 - index
             apart = start < last
             if apart:
