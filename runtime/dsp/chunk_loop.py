@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from threading import Semaphore
+from operator import call
+from threading import Event, Semaphore
 
 import numpy as np
 
 from rofo.dsp.scheme import Chunk, Floats
 from rofo.dsp.spectrogram import Job, Share, Spectrogram
 from rofo.engines.contract import Engine, Shapes, Tensors, described, fits
-from rofo.errors import EngineOutputError
+from rofo.errors import CancelledError, EngineOutputError
 from rofo.manifest import Manifest
 from rofo.threads import cores
 from rofo.watch import Watch
@@ -90,27 +91,29 @@ class ChunkLoop:
         workers = ThreadPoolExecutor(ahead, thread_name_prefix="rofo-engine")
         transforms = ThreadPoolExecutor(self._threads, thread_name_prefix="rofo-transform")
         turns, spare = self._turns or Semaphore(self._engine.in_flight), deque[Inputs]()
+        stopped = Event()
 
         def share(jobs: Iterable[Job]) -> None:
-            for _ in transforms.map(_do, jobs):
+            for _ in transforms.map(call, jobs):
                 pass
 
         waiting: deque[tuple[list[_Item], Future[_Estimates]]] = deque()
         try:
             while batch := list(islice(items, self._engine.batch)):
-                waiting.append((batch, workers.submit(self._estimates, batch, share, turns, spare)))
+                waiting.append((batch, workers.submit(self._estimates, batch, share, turns, stopped, spare)))
                 if len(waiting) == ahead:
                     done, result = waiting.popleft()
                     yield done, result.result()
             for done, result in waiting:
                 yield done, result.result()
         finally:
-            # Not waiting lets an interrupt through at once; the engine's current call ends by itself.
+            # Not waiting lets an interrupt through at once. The engine's current call ends by itself.
+            stopped.set()
             for pool in (workers, transforms):
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _estimates(
-        self, batch: list[_Item], share: Share, turns: Semaphore, spare: deque[Inputs]
+        self, batch: list[_Item], share: Share, turns: Semaphore, stopped: Event, spare: deque[Inputs]
     ) -> _Estimates:
         """STFT, engine when it is its turn, inverse STFT; `spare` are inputs whose memory nobody needs."""
         if self._silent and not any(item.samples.any() for item in batch):
@@ -118,6 +121,8 @@ class ChunkLoop:
             return _Estimates([np.zeros(shape, np.float32) for _ in batch], None)
         inputs = self._inputs(batch, share, spare)
         with turns:
+            if stopped.is_set():
+                raise CancelledError("stopped before this batch")  # nobody asks for it any more
             began = time.perf_counter()
             outputs = self._engine.run(inputs)
             seconds = time.perf_counter() - began
@@ -179,7 +184,3 @@ class ChunkLoop:
             mean: Floats = estimates[0].mean(axis=1, keepdims=True)
             return mean
         return estimates[0] if len(estimates) == 1 else np.concatenate(estimates, axis=1)
-
-
-def _do(job: Job) -> None:
-    job()

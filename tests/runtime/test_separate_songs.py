@@ -1,11 +1,12 @@
 """Several arrays through one engine in one call."""
 
 import threading
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
 
-from rofo import AudioReadError, CancelledError, EngineOutputError, Options, UsageError
+from rofo import AudioReadError, CancelledError, EngineOutputError, Options, Separator, UsageError
 from rofo.dsp import SCHEMES
 
 RATE, CHUNK = 44100, 4000
@@ -18,12 +19,19 @@ def songs(song):
     return [song(length, 1 + i % 2, seed=i) for i, length in enumerate(lengths)]
 
 
-def counted(separator, monkeypatch):
-    """A list that gets the batch of every call of the engine."""
-    engine, calls = separator._model.engines[0], []
-    run = engine.run
-    monkeypatch.setattr(engine, "run", lambda mix: calls.append(mix) or run(mix))
-    return calls
+@pytest.fixture
+def counted(make_engine):
+    """Open a separator that no other test has used; with it, the list of the batches its engine was given."""
+    with ExitStack() as closed:
+
+        def get(**options):
+            separator = closed.enter_context(Separator(make_engine(**options), backend="onnxruntime"))
+            engine, calls = separator._model.engines[0], []
+            run = engine.run
+            engine.run = lambda mix: calls.append(mix) or run(mix)
+            return separator, calls
+
+        yield get
 
 
 @pytest.mark.parametrize(
@@ -49,13 +57,13 @@ def test_normalising_takes_each_songs_own_level(opened, songs):
         np.testing.assert_array_equal(got["vocals"], separator.separate((i + 1) * mix, RATE)["vocals"])
 
 
-def test_batches_are_filled_across_songs(opened, song, monkeypatch):
-    calls = counted(opened(batch=4), monkeypatch)
+def test_batches_are_filled_across_songs(counted, song):
+    separator, calls = counted(batch=4)
     four = [song(2000, seed=i) for i in range(4)]
-    opened(batch=4).separate_songs(four, RATE)
+    separator.separate_songs(four, RATE)
     assert len(calls) == 1
     assert len({place.tobytes() for place in calls[0]["mix"]}) == 4
-    opened(batch=4).separate_songs([*four, song(2000)], RATE)
+    separator.separate_songs([*four, song(2000)], RATE)
     assert len(calls) == 3
 
 
@@ -100,10 +108,10 @@ def test_cancelling_stops_between_songs_too(opened, songs):
         (np.full((2, 10), np.nan), r"^mixes\[1\] has 20 samples that are not finite"),
     ],
 )
-def test_a_song_that_is_none_is_named_before_any_work(opened, song, monkeypatch, bad, said):
-    calls = counted(opened(), monkeypatch)
+def test_a_song_that_is_none_is_named_before_any_work(counted, song, bad, said):
+    separator, calls = counted()
     with pytest.raises(AudioReadError, match=said):
-        opened().separate_songs([song(1000), bad, song(1000)], RATE)
+        separator.separate_songs([song(1000), bad, song(1000)], RATE)
     assert calls == []
 
 

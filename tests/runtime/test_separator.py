@@ -342,6 +342,31 @@ def test_cancelling_stops_soon_and_leaves_nothing(opened, song, tmp_path):
     separator.separate(song(1000), RATE, Options(cancel=threading.Event()))
 
 
+def test_no_chunk_begins_after_a_stream_was_given_up(make_engine, song):
+    with Separator(make_engine(), backend="onnxruntime") as separator:
+        engine, calls, third, go_on = separator._model.engines[0], [], threading.Event(), threading.Event()
+        run = engine.run
+
+        def held(mix):
+            calls.append(mix)
+            if len(calls) == 3:
+                third.set()
+                go_on.wait(30)
+            return run(mix)
+
+        engine.run = held
+        before = set(threading.enumerate())
+        stream = separator.stream([song(100_000)], RATE)
+        next(stream)
+        assert third.wait(30)
+        workers = set(threading.enumerate()) - before
+        stream.close()
+        go_on.set()
+        for worker in workers:
+            worker.join(30)
+        assert len(calls) == 3
+
+
 def test_an_abandoned_stream_ends_its_threads(opened, song):
     before = set(threading.enumerate())
     stream = opened().stream(divided(song(100_000), [1000]), RATE)
