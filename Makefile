@@ -39,7 +39,7 @@ check: lint types test
 INT8 := --precision fp32 --precision bf16 --precision int8
 
 # Speed and memory at full public size, speed and parity of the demo model; an hour or more on an idle two-core
-# machine. Then README.md's tables.
+# machine. Then the tables and the picture of the READMEs.
 bench: $(VENV)/ready
 	for shape in viperx kim mdx23c small htdemucs scnet bsrnn; do $(BIN)/rofo-bench shape $$shape build/bench; done
 	$(BIN)/rofo-bench speed build/bench/viperx.ckpt --config build/bench/viperx.yaml --no-compile --chunks 1 $(INT8)
@@ -57,6 +57,11 @@ bench: $(VENV)/ready
 	$(BIN)/rofo-bench speed $(DEMO)/model.ckpt --config $(DEMO)/model.yaml $(INT8)
 	$(BIN)/rofo-bench parity $(DEMO)/model.ckpt --config $(DEMO)/model.yaml --mix $(DEMO)/mix.flac \
 		--stems $(DEMO)/voice.flac $(DEMO)/music.flac $(INT8)
+	$(BIN)/python -c "import soundfile; mix, rate = soundfile.read('$(DEMO)/mix.flac'); \
+		soundfile.write('build/bench/mix-4s.flac', mix[4 * rate : 8 * rate], rate)"
+	for shape in viperx kim mdx23c htdemucs scnet bsrnn; do \
+		$(BIN)/rofo-bench parity build/bench/$$shape.ckpt --mix build/bench/mix-4s.flac --no-compile --backend openvino \
+		$$(test -e build/bench/$$shape.yaml && echo --config build/bench/$$shape.yaml); done
 	for geometry in viperx kim; do $(BIN)/rofo-bench host $$geometry; done
 	$(BIN)/rofo-bench report
 	$(MAKE) readme
@@ -67,7 +72,7 @@ PYTHON_GPU ?= $(BIN)/python
 gpu-check: $(VENV)/ready
 	$(PYTHON_GPU) -m rofo.benchmarks.gpu
 
-# Put the figures of benchmarks/results into README.md.
+# Put the figures of benchmarks/results into README.md and benchmarks/README.md, and draw the picture.
 readme: $(VENV)/ready
 	$(BIN)/python -m rofo.benchmarks.readme
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rofo.console import command_line, note
+from rofo.console import SectionedCommand, command_line, note, verbose, verbose_option
 from rofo.dsp import SCHEMES
+from rofo.terminal import StatusLine
 
 if TYPE_CHECKING:
     from rofo.export.plan.plan import PlanOptions
@@ -16,10 +17,21 @@ if TYPE_CHECKING:
 # Names of rofo.export.plan.gpus.GPUS and rofo.export.graph.types.DTYPES: --help is not to load torch.
 _GPUS = ("rtx4090", "rtx3090", "rtx5090", "portable")
 _PRECISIONS = ("fp32", "fp16", "bf16")
+_SECTIONS = {  # of --help, by the names of the parameters; what is not named comes last
+    "What is needed first": ("config", "output", "targets", "gpu", "precision"),
+    "Engines": ("quantize", "calibrate", "attention", "batch", "scheme", "members"),
+    "What the checkpoint does not say": (
+        "stems", "chunk", "sample_rate", "n_fft", "hop_length", "compensate", "zero_dc", "skip_connection",
+        "normalize", "rotary",
+    ),
+    "Trust": ("sha256", "unsafe_pickle", "no_verify"),
+}  # fmt: skip
 
 
 @command_line
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=SectionedCommand, sections=_SECTIONS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--config", type=click.Path(path_type=Path), help="MSST yaml of the checkpoint.")
 @click.option(
@@ -111,6 +123,7 @@ _PRECISIONS = ("fp32", "fp16", "bf16")
 @click.option(
     "--unsafe-pickle", is_flag=True, help="Run code stored in the checkpoint; only if you trust it."
 )
+@verbose_option
 @click.version_option(package_name="rofo")
 def main(
     checkpoint: Path,
@@ -184,7 +197,8 @@ def main(
     if only_facts:
         click.echo(facts_report(checkpoint, options))
         return
-    report = export_checkpoint(checkpoint, options, note)
+    with StatusLine() as line:  # a diagnosis is told layer by layer, as it may end in an error
+        report = export_checkpoint(checkpoint, options, note if verbose() or diagnose else line.show)
     for parity in report.parity:
         where = "" if parity.measured_on == "engine" else f" ({parity.measured_on})"
         note(f"{parity.backend} {parity.precision}: {parity.snr_db:.1f} dB from the network{where}")

@@ -26,7 +26,8 @@ from rofo.audio.parts import remove_stale_parts
 from rofo.audio.reader import AudioReader
 from rofo.audio.record import Record, input_sha256
 from rofo.audio.writer import StemFiles
-from rofo.engines import EngineSettings
+from rofo.engines import BACKENDS, EngineSettings
+from rofo.engines.folder import stems_of
 from rofo.errors import UsageError
 from rofo.manifest import Manifest, MixerManifest
 from rofo.model import open_model
@@ -69,6 +70,12 @@ class Separator:
         return "+".join(dict.fromkeys(engine.backend for engine in self._model.engines))
 
     @property
+    def device(self) -> str:
+        """Where it computes: cpu or gpu; joined as the backends are."""
+        on_gpu = (BACKENDS[engine.backend].on_gpu for engine in self._model.engines)
+        return "+".join(dict.fromkeys("gpu" if each else "cpu" for each in on_gpu))
+
+    @property
     def precision(self) -> str:
         """The precision in use: fp32, bf16 or fp16; joined as the backends are."""
         return "+".join(dict.fromkeys(engine.precision for engine in self._model.engines))
@@ -81,8 +88,7 @@ class Separator:
     @property
     def stems(self) -> tuple[str, ...]:
         """All stems that can be asked for, the residual last."""
-        residual = self.manifest.residual
-        return (*self.manifest.stems, *([residual] if residual else []))
+        return stems_of(self.manifest)
 
     def separate(self, mix: ArrayLike, sample_rate: int, options: Options = Options()) -> Stems:
         """Separate an array: mix (channels, samples) float in [-1, 1] -> {stem: (channels, samples)}.

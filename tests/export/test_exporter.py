@@ -435,6 +435,14 @@ def test_the_tool_exports_and_prints_the_files(run):
     assert described["source"]["config"]["command_line"]["stems"] == ["voice"]
 
 
+def test_stages_are_told_to_those_who_ask(run):
+    stages = ("reading toy.pt", "writing the graph", "running the engine against it")
+    _, err = run("toy.pt", *OPTIONS, "--output", "toy", "--target", "onnx")
+    assert all(line.endswith(" dB from the network") for line in err)
+    _, err = run("toy.pt", *OPTIONS, "--output", "toy", "--target", "onnx", "--verbose")
+    assert set(stages) < set(err)
+
+
 def test_no_verify_says_so(run):
     _, err = run("toy.pt", *OPTIONS, "--output", "toy", "--no-verify")
     assert err[-1] == "not verified: --no-verify"
