@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from rofo.console import command_line, note
 from rofo.dsp import SCHEMES
+from rofo.export.catalogue import described, list_downloads
 
 if TYPE_CHECKING:
     from rofo.export.plan.plan import PlanOptions
@@ -18,10 +20,17 @@ _GPUS = ("rtx4090", "rtx3090", "rtx5090", "portable")
 _PRECISIONS = ("fp32", "fp16", "bf16")
 
 
+def complete_checkpoint(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Files, and names of the catalogue."""
+    names = [download.name for _, download in list_downloads()]
+    found = [CompletionItem(name) for name in names if begun and name.lower().startswith(begun.lower())]
+    return [CompletionItem(begun, type="file"), *found]
+
+
 @command_line
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--config", type=click.Path(path_type=Path), help="MSST yaml of the checkpoint.")
+@click.argument("checkpoint", required=False, shell_complete=complete_checkpoint)
+@click.option("--config", metavar="FILE", help="MSST yaml of the checkpoint; a file, or an hf:// link.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -64,6 +73,12 @@ _PRECISIONS = ("fp32", "fp16", "bf16")
     "--batch",
     type=click.IntRange(1),
     help="Chunks per engine run. Default: 1 for ONNX; for a plan as many as fill the card.",
+)
+@click.option(
+    "--list",
+    "listed",
+    is_flag=True,
+    help="List the checkpoints known by name, or those with a word, and stop.",
 )
 @click.option(
     "--facts", "only_facts", is_flag=True, help="Print what is known of CHECKPOINT and who says it, and stop."
@@ -113,8 +128,8 @@ _PRECISIONS = ("fp32", "fp16", "bf16")
 )
 @click.version_option(package_name="rofo")
 def main(
-    checkpoint: Path,
-    config: Path | None,
+    checkpoint: str | None,
+    config: str | None,
     output: Path | None,
     targets: tuple[str, ...],
     precision: str,
@@ -123,6 +138,7 @@ def main(
     attention: str | None,
     gpu: str | None,
     batch: int | None,
+    listed: bool,
     only_facts: bool,
     diagnose: bool,
     chunk: float | None,
@@ -143,14 +159,23 @@ def main(
 ) -> None:
     """Turn CHECKPOINT into STEM.onnx, STEM.plan and STEM.json.
 
-    It is a file of weights (.ckpt, .pt, .pth, .th, .safetensors), or the .onnx file of an MDX-Net.
+    It is a file of weights (.ckpt, .pt, .pth, .th, .safetensors), or the .onnx file of an MDX-Net; or a name
+    of the catalogue (see --list), or hf://owner/repo@revision/file, which is downloaded with its yaml.
     Of a recipe (.toml) it is checked what it says, and which of its engines are there.
 
     The engines are compared with the network before anything is written.
     """
-    if checkpoint.suffix == ".toml":
-        _check_recipe(checkpoint)
+    if listed:
+        click.echo(_listed(checkpoint or ""))
         return
+    if checkpoint is None:
+        raise click.UsageError("Missing argument 'CHECKPOINT'.")
+    if checkpoint.endswith(".toml"):
+        _check_recipe(Path(checkpoint))
+        return
+    file, yaml = _at_hand(checkpoint, config)
+    if output is None and file != Path(checkpoint):
+        output = Path(file.stem)  # the file itself lies in a cache
     from rofo.export.export import ExportOptions, export_checkpoint, facts_report
 
     given = {
@@ -169,7 +194,7 @@ def main(
     targets = targets or ("onnx", *(["tensorrt-rtx"] if find_spec("tensorrt_rtx") else []))
     options = ExportOptions(
         output=output,
-        config=config,
+        config=yaml,
         given={name: value for name, value in given.items() if value is not None},
         members=members,
         batch=batch or 1,
@@ -182,9 +207,9 @@ def main(
         unsafe_pickle=unsafe_pickle,
     )
     if only_facts:
-        click.echo(facts_report(checkpoint, options))
+        click.echo(facts_report(file, options))
         return
-    report = export_checkpoint(checkpoint, options, note)
+    report = export_checkpoint(file, options, note)
     for parity in report.parity:
         where = "" if parity.measured_on == "engine" else f" ({parity.measured_on})"
         note(f"{parity.backend} {parity.precision}: {parity.snr_db:.1f} dB from the network{where}")
@@ -192,6 +217,30 @@ def main(
         note("not verified: --no-verify")
     for file in report.files:
         click.echo(file)
+
+
+def _at_hand(checkpoint: str, config: str | None) -> tuple[Path, Path | None]:
+    """The files of checkpoint and yaml; downloaded where the first is no path, but a name or a link."""
+    from rofo.export.hub import SCHEME, fetch_checkpoint
+
+    yaml = Path(config) if config else None
+    if config and config.startswith(SCHEME):
+        yaml = fetch_checkpoint(config, note).checkpoint
+    path = Path(checkpoint)
+    if not checkpoint.startswith(SCHEME) and (path.is_file() or len(path.parts) > 1):
+        return path, yaml
+    fetched = fetch_checkpoint(checkpoint, note)
+    return fetched.checkpoint, yaml or fetched.config
+
+
+def _listed(word: str) -> str:
+    """The catalogue as a table, one line a file."""
+    rows = [described(*found) for found in list_downloads(word)]
+    if not rows:
+        raise click.UsageError(f"no checkpoint of the catalogue has {word!r}; see rofo-export --list")
+    table = [("name", "network", "stems (SDR on Multisong, dB)", "size", "licence"), *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
 
 
 def _check_recipe(path: Path) -> None:
