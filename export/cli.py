@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from rofo.console import SectionedCommand, command_line, note, verbose, verbose_option
 from rofo.dsp import SCHEMES
+from rofo.export.catalogue import described, list_downloads
 from rofo.terminal import StatusLine
 
 if TYPE_CHECKING:
@@ -28,12 +30,19 @@ _SECTIONS = {  # of --help, by the names of the parameters; what is not named co
 }  # fmt: skip
 
 
+def complete_checkpoint(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Files, and names of the catalogue."""
+    names = [download.name for _, download in list_downloads()]
+    found = [CompletionItem(name) for name in names if begun and name.lower().startswith(begun.lower())]
+    return [CompletionItem(begun, type="file"), *found]
+
+
 @command_line
 @click.command(
     cls=SectionedCommand, sections=_SECTIONS, context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--config", type=click.Path(path_type=Path), help="MSST yaml of the checkpoint.")
+@click.argument("checkpoint", required=False, shell_complete=complete_checkpoint)
+@click.option("--config", metavar="FILE", help="MSST yaml of the checkpoint; a file, or an hf:// link.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -76,6 +85,12 @@ _SECTIONS = {  # of --help, by the names of the parameters; what is not named co
     "--batch",
     type=click.IntRange(1),
     help="Chunks per engine run. Default: 1 for ONNX; for a plan as many as fill the card.",
+)
+@click.option(
+    "--list",
+    "listed",
+    is_flag=True,
+    help="List the checkpoints known by name, or those with a word, and stop.",
 )
 @click.option(
     "--facts", "only_facts", is_flag=True, help="Print what is known of CHECKPOINT and who says it, and stop."
@@ -126,8 +141,8 @@ _SECTIONS = {  # of --help, by the names of the parameters; what is not named co
 @verbose_option
 @click.version_option(package_name="rofo")
 def main(
-    checkpoint: Path,
-    config: Path | None,
+    checkpoint: str | None,
+    config: str | None,
     output: Path | None,
     targets: tuple[str, ...],
     precision: str,
@@ -136,6 +151,7 @@ def main(
     attention: str | None,
     gpu: str | None,
     batch: int | None,
+    listed: bool,
     only_facts: bool,
     diagnose: bool,
     chunk: float | None,
@@ -156,14 +172,23 @@ def main(
 ) -> None:
     """Turn CHECKPOINT into STEM.onnx, STEM.plan and STEM.json.
 
-    It is a file of weights (.ckpt, .pt, .pth, .th, .safetensors), or the .onnx file of an MDX-Net.
+    It is a file of weights (.ckpt, .pt, .pth, .th, .safetensors), or the .onnx file of an MDX-Net; or a name
+    of the catalogue (see --list), or hf://owner/repo@revision/file, which is downloaded with its yaml.
     Of a recipe (.toml) it is checked what it says, and which of its engines are there.
 
     The engines are compared with the network before anything is written.
     """
-    if checkpoint.suffix == ".toml":
-        _check_recipe(checkpoint)
+    if listed:
+        click.echo(_listed(checkpoint or ""))
         return
+    if checkpoint is None:
+        raise click.UsageError("Missing argument 'CHECKPOINT'.")
+    if checkpoint.endswith(".toml"):
+        _check_recipe(Path(checkpoint))
+        return
+    file, yaml = _at_hand(checkpoint, config)
+    if output is None and file != Path(checkpoint):
+        output = Path(file.stem)  # the file itself lies in a cache
     from rofo.export.export import ExportOptions, export_checkpoint, facts_report
 
     given = {
@@ -182,7 +207,7 @@ def main(
     targets = targets or ("onnx", *(["tensorrt-rtx"] if find_spec("tensorrt_rtx") else []))
     options = ExportOptions(
         output=output,
-        config=config,
+        config=yaml,
         given={name: value for name, value in given.items() if value is not None},
         members=members,
         batch=batch or 1,
@@ -195,10 +220,10 @@ def main(
         unsafe_pickle=unsafe_pickle,
     )
     if only_facts:
-        click.echo(facts_report(checkpoint, options))
+        click.echo(facts_report(file, options))
         return
     with StatusLine() as line:  # a diagnosis is told layer by layer, as it may end in an error
-        report = export_checkpoint(checkpoint, options, note if verbose() or diagnose else line.show)
+        report = export_checkpoint(file, options, note if verbose() or diagnose else line.show)
     for parity in report.parity:
         where = "" if parity.measured_on == "engine" else f" ({parity.measured_on})"
         note(f"{parity.backend} {parity.precision}: {parity.snr_db:.1f} dB from the network{where}")
@@ -206,6 +231,30 @@ def main(
         note("not verified: --no-verify")
     for file in report.files:
         click.echo(file)
+
+
+def _at_hand(checkpoint: str, config: str | None) -> tuple[Path, Path | None]:
+    """The files of checkpoint and yaml; downloaded where the first is no path, but a name or a link."""
+    from rofo.export.hub import SCHEME, fetch_checkpoint
+
+    yaml = Path(config) if config else None
+    if config and config.startswith(SCHEME):
+        yaml = fetch_checkpoint(config, note).checkpoint
+    path = Path(checkpoint)
+    if not checkpoint.startswith(SCHEME) and (path.is_file() or len(path.parts) > 1):
+        return path, yaml
+    fetched = fetch_checkpoint(checkpoint, note)
+    return fetched.checkpoint, yaml or fetched.config
+
+
+def _listed(word: str) -> str:
+    """The catalogue as a table, one line a file."""
+    rows = [described(*found) for found in list_downloads(word)]
+    if not rows:
+        raise click.UsageError(f"no checkpoint of the catalogue has {word!r}; see rofo-export --list")
+    table = [("name", "network", "stems (SDR on Multisong, dB)", "size", "licence"), *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
 
 
 def _check_recipe(path: Path) -> None:
