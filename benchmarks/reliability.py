@@ -30,7 +30,7 @@ FILE = "reliability.json"
 
 @dataclass(frozen=True)
 class Proof:
-    """What came out: `claim` in a sentence, `figures` by name, and in words all that was wrong, if anything."""
+    """What came out: `claim` in a sentence, `figures` by name, and in words all that was wrong."""
 
     claim: str
     figures: Mapping[str, float | int | str]

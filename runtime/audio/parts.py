@@ -26,6 +26,9 @@ _WORDS = {
 }
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
 class Part:
     """A new hidden file in a folder; `file` is open for writing, and locked as long as it is open.
 
@@ -87,7 +90,35 @@ def remove_stale_parts(folder: Path) -> None:
                 path.unlink()
 
 
-def _lock(file: BinaryIO, *, wait: bool) -> bool:
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Let no other writer into a folder, where the system can lock folders: not on Windows and on NFS."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    try:
+        with locked(handle):
+            yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(handle: int) -> Iterator[None]:
+    """Let no other writer at an open file, where the system can."""
+    can = _lock(handle, wait=True)
+    try:
+        yield
+    finally:
+        if can:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def _lock(file: BinaryIO | int, *, wait: bool) -> bool:
     """Whether it could be locked; False where another process has it, or the system has no such locks."""
     try:
         import fcntl
@@ -107,7 +138,7 @@ def in_words(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         reason = _WORDS.get(error.errno or 0, error.strerror or str(error))
-        raise OutputWriteError(f"{printable(path)}: {reason}") from None
+        raise OutputWriteError(f"{printable(path)}: {reason}", everywhere=error.errno in _FULL) from None
 
 
 def _sync_folder(folder: Path) -> None:
