@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,13 +30,23 @@ from rofo.text import one_line
 if TYPE_CHECKING:
     from rofo.options import Options
     from rofo.separator import Separator
+    from rofo.song_rows import SongRow
 
 SOME_FAILED = 7
 _SECTIONS = {  # of --help, by the names of the parameters; what is not named comes last
     "What is needed first": ("engine", "output", "stems", "container", "backend"),
     "Sound": ("overlap", "scheme", "shifts", "no_residual"),
     "Machine": ("precision", "threads", "low_memory"),
-    "Songs": ("resume", "channels", "subtype", "allow_truncated", "sanitize", "max_minutes"),
+    "Songs": (
+        "resume",
+        "song_list",
+        "shard",
+        "channels",
+        "subtype",
+        "allow_truncated",
+        "sanitize",
+        "max_minutes",
+    ),
 }
 
 
@@ -53,7 +65,7 @@ def _stems_of_engine(ctx: click.Context, _: click.Parameter, begun: str) -> list
 @click.command(
     cls=SectionedCommand, sections=_SECTIONS, context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--engine",
     type=click.Path(path_type=Path),
@@ -132,6 +144,15 @@ def _stems_of_engine(ctx: click.Context, _: click.Parameter, begun: str) -> list
     help="Refuse longer files.",
 )
 @click.option("--resume", is_flag=True, help="Skip songs whose stems are there, of this engine and options.")
+@click.option(
+    "--list",
+    "song_list",
+    type=click.Path(path_type=Path),
+    metavar="SONGS.jsonl",
+    help='Instead of INPUTS, a line {"id": ..., "path": ...} for each. What is missing or changed is done; '
+    "stems go to DIR/<id>/, what became of each song to DIR/results.jsonl.",
+)
+@click.option("--shard", metavar="I/N", help="Of a --list, the I-th of N parts.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per song on standard output.")
 @verbose_option
 @click.version_option(package_name="rofo")
@@ -147,6 +168,8 @@ def main(
     precision: str,
     threads: int | None,
     low_memory: bool,
+    song_list: Path | None,
+    shard: str | None,
     **chosen: Any,
 ) -> int:
     """Separate INPUTS, audio files or folders of them, into stems."""
@@ -155,9 +178,12 @@ def main(
     from rofo.audio.files import list_inputs
     from rofo.options import Options
     from rofo.separator import Separator
+    from rofo.song_list import read_list, read_shard, separate_list
 
+    if (song_list is None) != bool(inputs) or (shard and not song_list):
+        raise UsageError("give songs, or --list SONGS.jsonl, of which --shard takes a part")
     one_heap()
-    files = list_inputs(inputs)
+    files, songs, part = list_inputs(inputs), read_list(song_list) if song_list else None, read_shard(shard)
     options = Options(stems=stems or None, channels=_numbers(channels), **chosen)
     with Separator(
         engine, backend=backend, precision=precision, threads=threads, low_memory=low_memory
@@ -170,7 +196,10 @@ def main(
                 raise UsageError(
                     "--stem asks for the residual, --no-residual leaves it out; drop one of them"
                 )
-        run = _Run(separator, output, replace(options, stems=wanted), as_json, debugging(), verbose())
+        options = replace(options, stems=wanted)
+        if songs is not None:
+            return _tell_list(separate_list(separator, songs, output, options, part), as_json=as_json)
+        run = _Run(separator, output, options, as_json, debugging(), verbose())
         return _exit_code([run.separate(file, f"[{k}/{len(files)}]") for k, file in enumerate(files, 1)])
 
 
@@ -232,6 +261,23 @@ class _Run:
         else:
             for path in paths.values():
                 click.echo(os.fsencode(path))  # names need not be text
+
+
+def _tell_list(rows: "Iterator[SongRow]", *, as_json: bool) -> int:
+    """Report the songs of a list as they end, those that were done before only as a number; the exit code."""
+    count = Counter[str]()
+    for row in rows:
+        count[row.status] += 1
+        if row.status == "failed":
+            note(f"error: {row.error}")
+        elif row.status == "done":
+            note(f"{row.id}: {row.seconds:.1f} s of audio in {row.elapsed:.1f} s")
+        for warning in row.warnings:
+            note(f"{row.id}: {warning}")
+        if as_json:
+            click.echo(row.to_json())
+    note(f"{count['done']:,} done, {count['failed']:,} failed, {count['skipped']:,} were done before")
+    return SOME_FAILED if count["failed"] else 0
 
 
 def _numbers(channels: str | None) -> list[int] | None:

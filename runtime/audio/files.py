@@ -69,9 +69,8 @@ def track_name(path: Path) -> str:
     return "_" * len(before) + middle + "_" * len(after)
 
 
-def stem_paths(path: Path, output: Path, stems: Iterable[str], written: AudioFormat) -> dict[str, Path]:
-    """{stem: OUTPUT/<track>/<stem>.<ext>} of an input file. Raises UsageError if one is the input itself."""
-    folder = output / track_name(path)
+def stem_paths(path: Path, folder: Path, stems: Iterable[str], written: AudioFormat) -> dict[str, Path]:
+    """{stem: FOLDER/<stem>.<ext>} of an input file. Raises UsageError if one is the input itself."""
     paths = {stem: folder / f"{stem}.{written.container.lower()}" for stem in stems}
     if path.resolve() in (file.resolve() for file in paths.values()):
         raise UsageError(f"{path}: would be replaced by its own stem; choose another --output")

@@ -260,7 +260,8 @@ class StemFiles:
         if needed > free:
             raise OutputWriteError(
                 f"{printable(folder)}: disk full: needs {_megabytes(needed)}, {_megabytes(free)} free; "
-                f"free some space or {ELSEWHERE}"
+                f"free some space or {ELSEWHERE}",
+                everywhere=True,
             )
 
 
