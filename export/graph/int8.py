@@ -6,7 +6,7 @@ and what that makes is measured once more.
 """
 
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,8 @@ from rofo.engines.contract import Tensors
 from rofo.errors import EngineLoadError
 from rofo.export.errors import ParityError
 from rofo.export.graph.gates import MIN_TYPED_DB, Reference, measured
-from rofo.export.graph.quantise import Quantiser
+from rofo.export.graph.operands import in_int8
+from rofo.export.graph.quantise import Quantiser, measured_ranges
 from rofo.manifest import EngineFile, Manifest, Parity, file_sha256
 
 Stage = Callable[[str], None]
@@ -53,7 +54,8 @@ class Int8Builder:
     ) -> None:
         self._path, self._manifest, self._wanted, self._stage = path, manifest, wanted, stage
         (self._entry,) = manifest.engines
-        self._quantiser = Quantiser(path, _batches(chunks, self._entry.batch))
+        ranges = measured_ranges(path, chunks, self._entry.batch)
+        self._quantiser = Quantiser(path, ranges, in_int8)
         self._rest, self._rest_noise = self._measured_rest()
 
     def build(self) -> Int8:
@@ -159,10 +161,3 @@ def _noise(decibels: Floats) -> Floats:
     """Energy of the error over that of the signal."""
     noise: Floats = 10 ** (-decibels / 10)
     return noise
-
-
-def _batches(chunks: Sequence[Tensors], batch: int) -> Iterator[Tensors]:
-    """Full batches of all chunks, the first ones once more where they do not come out even."""
-    for start in range(0, len(chunks), batch):
-        group = [chunks[(start + i) % len(chunks)] for i in range(batch)]
-        yield {name: np.concatenate([chunk[name] for chunk in group]) for name in group[0]}
