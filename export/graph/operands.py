@@ -63,6 +63,10 @@ Operands = Callable[[onnx.NodeProto, Product, Range, Array], Written]
 """Writes a product whose input has a range, with its weight, between operands of 8 bits."""
 
 
+_Before = tuple[str, list[str], str, dict[str, int]]
+"""A node: operator, inputs, output, attributes."""
+
+
 def in_int8(node: onnx.NodeProto, product: Product, found: Range, weight: Array) -> Written:
     """For processors: OpenVINO and ONNX Runtime have kernels that multiply bytes and sum in int32.
 
@@ -86,12 +90,12 @@ def in_int8(node: onnx.NodeProto, product: Product, found: Range, weight: Array)
         "int8": np.rint(weight / steps).astype(np.int8),
         "steps": steps.ravel().astype(np.float32),
     }
-    steps_before = [
+    before: list[_Before] = [
         ("QuantizeLinear", [product.source, "scales", "zeros"], "quantised", {"axis": product.over}),
         ("DequantizeLinear", ["quantised", "scale", "zero"], "input", {}),
         ("DequantizeLinear", ["int8", "steps"], "weight", {"axis": product.outputs}),
     ]
-    return _written(node, product, values, steps_before)
+    return _written(node, product, values, before)
 
 
 def in_e4m3(node: onnx.NodeProto, product: Product, found: Range, weight: Array) -> Written:
@@ -111,32 +115,33 @@ def in_e4m3(node: onnx.NodeProto, product: Product, found: Range, weight: Array)
     }
     values["step_16"] = values["step"].astype(np.float16)
     values["e4m3"] = (weight / float(values["weight_step"])).astype(_E4M3)
-    wide = {"to": TensorProto.FLOAT}
-    steps_before = [
+    wide = {"to": int(TensorProto.FLOAT)}
+    before: list[_Before] = [
         ("QuantizeLinear", [product.source, "step", "zero"], "quantised", {}),
         ("DequantizeLinear", ["quantised", "step_16"], "input_16", {}),
         ("Cast", ["input_16"], "input", wide),
         ("DequantizeLinear", ["e4m3", "weight_step"], "weight_16", {}),
         ("Cast", ["weight_16"], "weight", wide),
     ]
-    return _written(node, product, values, steps_before)
+    return _written(node, product, values, before)
 
 
 def _written(
     node: onnx.NodeProto,
     product: Product,
     values: dict[str, NDArray[np.generic]],
-    before: Sequence[tuple[str, list[str], str, dict[str, int]]],
+    before: Sequence[_Before],
 ) -> Written:
-    """Nodes of (operator, inputs, output, attributes) that end in `input` and `weight`, then the product."""
+    """Nodes that end in `input` and `weight`, then the product."""
 
     def full(name: str) -> str:
         return name if name == product.source else f"{product.name}/{name}"
 
-    nodes = [
-        helper.make_node(operator, list(map(full, given)), [full(made)], name=full(made), **attributes)
-        for operator, given, made, attributes in before
-    ]
+    nodes = []
+    for operator, given, output, attributes in before:
+        made = helper.make_node(operator, list(map(full, given)), [full(output)], name=full(output))
+        made.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        nodes.append(made)
     made = onnx.NodeProto()
     made.CopyFrom(node)
     made.input[0], made.input[1] = full("input"), full("weight")
