@@ -58,10 +58,10 @@ def complete_checkpoint(_: click.Context, __: click.Parameter, begun: str) -> li
 )
 @click.option(
     "--precision",
-    type=click.Choice(_PRECISIONS),
+    type=click.Choice((*_PRECISIONS, "fp8")),
     default="fp16",
     show_default=True,
-    help="Matrix products of the plan; the ONNX file is fp32.",
+    help="Matrix products of the plan; the ONNX file is fp32. fp8 is written as STEM.fp8.plan.",
 )
 @click.option(
     "--quantize",
@@ -73,7 +73,7 @@ def complete_checkpoint(_: click.Context, __: click.Parameter, begun: str) -> li
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="AUDIO",
-    help="Music that int8 is calibrated on; may be repeated. Default: a mix that comes with rofo.",
+    help="Music that int8 and fp8 are calibrated on; may be repeated. Default: a mix that comes with rofo.",
 )
 @click.option("--attention", type=click.Choice(_PRECISIONS), help="Attention of the plan, if not the same.")
 @click.option(

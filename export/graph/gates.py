@@ -89,6 +89,10 @@ class Reference:
     cases: tuple[Case, ...]
     keeps_silence: bool
 
+    def only(self, place: int) -> "Reference":
+        """One of the cases, nothing asked of silence."""
+        return Reference(self.cases[place : place + 1], keeps_silence=False)
+
 
 def reference(model: Model, network: Callable[[Tensors], Tensors], *, keeps_silence: bool) -> Reference:
     """Run the plain network on the test chunks. Raises ParityError when its output is not finite."""
@@ -158,6 +162,12 @@ def check_typed(path: Path, name: str, options: PlanOptions, wanted: Reference) 
     if wanted.keeps_silence and not _silent(graph.run(_silence(noise))[0]):
         raise _refusal(name, options, "not silent on silence", at_noise)
     return Parity(options.backend, options.precision, min(loud), TYPED_ON, wanted.keeps_silence)
+
+
+def typed_decibels(path: Path, wanted: Reference) -> NDArray[np.float64]:
+    """How far the typed graph in `path` is from the network, case by case, every value rounded."""
+    graph = RoundedGraph(path)
+    return np.array([case.decibels(graph.run(case.inputs)[0]) for case in wanted.cases])
 
 
 def loud_chunk(model: Model) -> Tensors:
