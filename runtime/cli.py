@@ -37,16 +37,8 @@ _SECTIONS = {  # of --help, by the names of the parameters; what is not named co
     "What is needed first": ("engine", "output", "stems", "container", "backend"),
     "Sound": ("overlap", "scheme", "shifts", "no_residual"),
     "Machine": ("precision", "threads", "low_memory"),
-    "Songs": (
-        "resume",
-        "song_list",
-        "shard",
-        "channels",
-        "subtype",
-        "allow_truncated",
-        "sanitize",
-        "max_minutes",
-    ),
+    "Songs": ("channels", "subtype", "allow_truncated", "sanitize", "max_minutes"),
+    "Many songs": ("resume", "song_list", "shard", "as_json"),
 }
 
 
