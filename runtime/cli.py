@@ -27,6 +27,7 @@ from rofo.text import one_line
 
 if TYPE_CHECKING:
     from rofo.options import Options
+    from rofo.report.page import Report
     from rofo.separator import Separator
 
 SOME_FAILED = 7
@@ -132,6 +133,13 @@ def _stems_of_engine(ctx: click.Context, _: click.Parameter, begun: str) -> list
     help="Refuse longer files.",
 )
 @click.option("--resume", is_flag=True, help="Skip songs whose stems are there, of this engine and options.")
+@click.option(
+    "--report",
+    "report",
+    type=click.Path(path_type=Path),
+    metavar="FILE.html",
+    help="Write a page with spectra, levels and players of every song; sound files stay where they are.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per song on standard output.")
 @verbose_option
 @click.version_option(package_name="rofo")
@@ -142,6 +150,7 @@ def main(
     stems: tuple[str, ...],
     no_residual: bool,
     channels: str | None,
+    report: Path | None,
     as_json: bool,
     backend: str,
     precision: str,
@@ -154,9 +163,12 @@ def main(
         raise click.UsageError(_no_engine(Path()))
     from rofo.audio.files import list_inputs
     from rofo.options import Options
+    from rofo.report.page import Report, check_place
     from rofo.separator import Separator
 
     one_heap()
+    if report is not None:
+        check_place(report)
     files = list_inputs(inputs)
     options = Options(stems=stems or None, channels=_numbers(channels), **chosen)
     with Separator(
@@ -170,8 +182,14 @@ def main(
                 raise UsageError(
                     "--stem asks for the residual, --no-residual leaves it out; drop one of them"
                 )
-        run = _Run(separator, output, replace(options, stems=wanted), as_json, debugging(), verbose())
-        return _exit_code([run.separate(file, f"[{k}/{len(files)}]") for k, file in enumerate(files, 1)])
+        options = replace(options, stems=wanted)
+        page = Report(report, separator, options) if report else None
+        run = _Run(separator, output, options, as_json, debugging(), verbose(), page)
+        codes = [run.separate(file, f"[{k}/{len(files)}]") for k, file in enumerate(files, 1)]
+        if page is not None:
+            page.write()
+            note(f"{report}: written")
+        return _exit_code(codes)
 
 
 @dataclass(frozen=True)
@@ -184,6 +202,7 @@ class _Run:
     as_json: bool
     debug: bool
     verbose: bool
+    page: "Report | None"
 
     def separate(self, file: Path, place: str) -> int:
         """Separate one song, `place` of all, and report it; the exit code it alone would have."""
@@ -196,6 +215,9 @@ class _Run:
                     progress=lambda progress: line.show(f"{place} {progress_text(file.name, progress)}"),
                 )
                 result = self.separator.separate_file(file, self.output, options)
+                if self.page is not None:
+                    line.show(f"{place} {file.name}: looking at its stems")
+                    self.page.add(file, result)
         except Exception as error:  # noqa: BLE001 - one song must not stop the others
             code = tell(error, debug=self.debug)
             self._report(file, "failed", error=one_line(error), exit_code=code)
