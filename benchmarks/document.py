@@ -8,9 +8,11 @@ from html import escape
 from rofo.report.style import STYLE
 
 _OWN_STYLE = """
-nav a { color: var(--link); text-decoration: none; margin-right: 18px; }
+body { max-width: 1180px; } nav { line-height: 2; }
+nav a { color: var(--link); text-decoration: none; margin-right: 18px; display: inline-block; }
 tr.ours { background: var(--ours); font-weight: 600; }
-.plots { display: flex; flex-wrap: wrap; gap: 0 24px; } img { background: #fff; border-radius: 8px; }
+.plots { display: flex; flex-wrap: wrap; gap: 0 24px; } figure { overflow-x: auto; max-width: 100%; }
+img { background: #fff; border-radius: 8px; min-width: 540px; }
 details { background: var(--box); border-radius: 8px; padding: 10px 16px; margin-top: 20px; }
 """
 
