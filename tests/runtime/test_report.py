@@ -121,6 +121,25 @@ def test_samples_beyond_full_scale_are_counted(run):
     assert ", 60000 samples beyond full scale" in " ".join(Page(Path("r.html").read_text()).words)
 
 
+def test_of_a_recipe_all_engines_are_told(make_engine, song, run):
+    for kind in ("half", "level"):
+        made = make_engine(kind)
+        for file in (made, made.with_suffix(".json")):
+            shutil.copy(file, ".")
+    Path("both.toml").write_text("""
+        engines = { a = "half.json", b = "level.json" }
+        steps = [
+            { make = "v", run = "a", on = "mix", stem = "vocals" },
+            { make = "w", run = "b", on = "v", stem = "vocals" },
+        ]
+        outputs = { sung = "w" }
+    """)
+    soundfile.write("mix.wav", song(30_000).T, RATE)
+    assert run("mix.wav", "--engine", "both.toml", "--report", "r.html", "--scheme", "hann")[0] == 0
+    shown = Page(Path("r.html").read_text()).words
+    assert {"Stems by both", "half", "level", "sung", "scheme hann"} <= set(shown)
+
+
 def test_a_song_that_fails_is_not_on_the_page_and_others_are(run, song):
     soundfile.write("good.wav", song(5000).T, RATE)
     Path("bad.wav").write_text("hello")
