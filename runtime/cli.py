@@ -29,6 +29,7 @@ from rofo.text import one_line
 
 if TYPE_CHECKING:
     from rofo.options import Options
+    from rofo.report.page import Report
     from rofo.separator import Separator
     from rofo.song_rows import SongRow
 
@@ -145,6 +146,13 @@ def _stems_of_engine(ctx: click.Context, _: click.Parameter, begun: str) -> list
     "stems go to DIR/<id>/, what became of each song to DIR/results.jsonl.",
 )
 @click.option("--shard", metavar="I/N", help="Of a --list, the I-th of N parts.")
+@click.option(
+    "--report",
+    "report",
+    type=click.Path(path_type=Path),
+    metavar="FILE.html",
+    help="Write a page with spectra, levels and players of every song; sound files stay where they are.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per song on standard output.")
 @verbose_option
 @click.version_option(package_name="rofo")
@@ -155,6 +163,7 @@ def main(
     stems: tuple[str, ...],
     no_residual: bool,
     channels: str | None,
+    report: Path | None,
     as_json: bool,
     backend: str,
     precision: str,
@@ -169,13 +178,18 @@ def main(
         raise click.UsageError(_no_engine(Path()))
     from rofo.audio.files import list_inputs
     from rofo.options import Options
+    from rofo.report.page import Report, check_place
     from rofo.separator import Separator
     from rofo.song_list import read_list, read_shard, separate_list
 
     if (song_list is None) != bool(inputs) or (shard and not song_list):
-        raise UsageError("give songs, or --list SONGS.jsonl, of which --shard takes a part")
-    one_heap()
+        raise click.UsageError("Give songs, or --list SONGS.jsonl, of which --shard takes a part.")
+    if report is not None:
+        if song_list:
+            raise click.UsageError("A --list has no --report; its rows are in DIR/results.jsonl.")
+        check_place(report)
     files, songs, part = list_inputs(inputs), read_list(song_list) if song_list else None, read_shard(shard)
+    one_heap()
     options = Options(stems=stems or None, channels=_numbers(channels), **chosen)
     with Separator(
         engine, backend=backend, precision=precision, threads=threads, low_memory=low_memory
@@ -191,8 +205,13 @@ def main(
         options = replace(options, stems=wanted)
         if songs is not None:
             return _tell_list(separate_list(separator, songs, output, options, part), as_json=as_json)
-        run = _Run(separator, output, options, as_json, debugging(), verbose())
-        return _exit_code([run.separate(file, f"[{k}/{len(files)}]") for k, file in enumerate(files, 1)])
+        page = Report(report, separator, options) if report else None
+        run = _Run(separator, output, options, as_json, debugging(), verbose(), page)
+        codes = [run.separate(file, f"[{k}/{len(files)}]") for k, file in enumerate(files, 1)]
+        if page is not None:
+            page.write()
+            note(f"{report}: written")
+        return _exit_code(codes)
 
 
 @dataclass(frozen=True)
@@ -205,6 +224,7 @@ class _Run:
     as_json: bool
     debug: bool
     verbose: bool
+    page: "Report | None"
 
     def separate(self, file: Path, place: str) -> int:
         """Separate one song, `place` of all, and report it; the exit code it alone would have."""
@@ -217,6 +237,9 @@ class _Run:
                     progress=lambda progress: line.show(f"{place} {progress_text(file.name, progress)}"),
                 )
                 result = self.separator.separate_file(file, self.output, options)
+                if self.page is not None:
+                    line.show(f"{place} {file.name}: looking at its stems")
+                    self.page.add(file, result)
         except Exception as error:  # noqa: BLE001 - one song must not stop the others
             code = tell(error, debug=self.debug)
             self._report(file, "failed", error=one_line(error), exit_code=code)

@@ -97,7 +97,8 @@ class OpenVinoEngine:
             )
         if precision not in _HINTS:
             raise EngineLoadError(
-                f"{self._path}: OpenVINO on a CPU computes in {' or '.join(_HINTS)}, not {precision}"
+                f"{self._path}: OpenVINO on a CPU computes in {' or '.join(_HINTS)}, not {precision}; "
+                "use --precision auto"
             )
         if precision == "bf16" and not has_bf16:
             raise EngineLoadError(f"{self._path}: this processor has no bf16; use --precision fp32")

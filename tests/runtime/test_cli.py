@@ -281,7 +281,7 @@ def test_names_of_all_kinds(engine, write, run, started, name):
 def test_help_is_in_sections_and_begins_with_five_options(run):
     shown = run("--help")[0]
     titles = [line for line in shown if line.endswith(":") and not line.startswith(" ")]
-    assert titles == ["What is needed first:", "Sound:", "Machine:", "Songs:", "Other:"]
+    assert titles == ["What is needed first:", "Sound:", "Machine:", "Songs:", "Many songs:", "Other:"]
     options = [line.split()[0] for line in shown if line.startswith("  -")]
     assert options[:5] == ["--engine", "--output", "--stem", "--format", "--backend"]
     named = {param.opts[0] for param in main.command.params if param.name != "inputs"}
