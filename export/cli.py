@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 
 from rofo.console import command_line, note
 from rofo.dsp import SCHEMES
+from rofo.errors import UsageError
 from rofo.export.catalogue import described, list_downloads
 
 if TYPE_CHECKING:
@@ -173,11 +174,13 @@ def main(
     if checkpoint.endswith(".toml"):
         _check_recipe(Path(checkpoint))
         return
-    file, yaml = _at_hand(checkpoint, config)
-    if output is None and file != Path(checkpoint):
-        output = Path(file.stem)  # the file itself lies in a cache
-    from rofo.export.export import ExportOptions, export_checkpoint, facts_report
-
+    try:
+        from rofo.export.export import ExportOptions, export_checkpoint, facts_report
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed; pip install 'rofo[export]'") from None
+    source, yaml = _at_hand(checkpoint, config)
+    if output is None and source != Path(checkpoint):
+        output = Path(source.stem)  # the file itself lies in a cache
     given = {
         "hop_length": hop_length,
         "n_fft": n_fft,
@@ -207,9 +210,9 @@ def main(
         unsafe_pickle=unsafe_pickle,
     )
     if only_facts:
-        click.echo(facts_report(file, options))
+        click.echo(facts_report(source, options))
         return
-    report = export_checkpoint(file, options, note)
+    report = export_checkpoint(source, options, note)
     for parity in report.parity:
         where = "" if parity.measured_on == "engine" else f" ({parity.measured_on})"
         note(f"{parity.backend} {parity.precision}: {parity.snr_db:.1f} dB from the network{where}")
