@@ -1,10 +1,11 @@
-# Two commands for a newcomer: `make demo` and `make test`. Both set up .venv themselves.
+# Three commands for a newcomer: `make demo-run` (the runtime, without PyTorch), `make demo` (from a checkpoint on)
+# and `make test`. Each sets up an environment of its own; where .venv is there, `make demo` takes that.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := checkpoints/demo
 
-.PHONY: demo test test-slow lint types check bench gpu-check readme clean
+.PHONY: demo demo-run test test-slow installed lint types check bench gpu-check readme clean
 
 $(VENV)/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -12,9 +13,29 @@ $(VENV)/ready: setup.cfg constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,ort,export,dev]'
 	touch $@
 
+DEMO_ENV := $(if $(wildcard $(VENV)/ready),$(VENV),build/demo-env)
+
 # Export a checkpoint and separate a real mix with the engine.
-demo: $(VENV)/ready
-	$(BIN)/python -m rofo.benchmarks.demo build/demo
+demo: $(DEMO_ENV)/ready
+	$(DEMO_ENV)/bin/python -m rofo.benchmarks.demo build/demo
+
+build/demo-env/ready: setup.cfg constraints.txt
+	@echo "Going to install PyTorch, ONNX and ONNX Runtime in build/demo-env: 350 MB to download, 1.1 GB on disk."
+	@echo "On Linux pip takes PyTorch with CUDA: 3 GB and 7 GB, unless PIP_EXTRA_INDEX_URL names PyTorch's index for CPUs."
+	$(PYTHON) -m venv build/demo-env
+	build/demo-env/bin/pip install --quiet --constraint constraints.txt torch
+	build/demo-env/bin/pip install --quiet --constraint constraints.txt --editable '.[ort,export]' matplotlib
+	touch $@
+
+# Separate the same mix with the engine that lies beside the checkpoint.
+demo-run: build/run-env/ready
+	build/run-env/bin/rofo-run --engine $(DEMO)/engine.onnx $(DEMO)/mix.flac --output build/demo-run
+
+build/run-env/ready: setup.cfg
+	@echo "Going to install rofo with ONNX Runtime in build/run-env: 50 MB to download, 200 MB on disk; no PyTorch."
+	$(PYTHON) -m venv build/run-env
+	build/run-env/bin/pip install --quiet '.[ort]'
+	touch $@
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest
@@ -22,6 +43,10 @@ test: $(VENV)/ready
 # Full public shapes: the kernels TensorRT-RTX plans for them. A minute or two and 4 GB; no GPU.
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow
+
+# The wheel in an environment of its own, with the oldest libraries that setup.cfg allows; downloads 50 MB.
+installed: $(VENV)/ready
+	$(BIN)/python -m pytest -m installed tests/test_packaging.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 
 from rofo.console import SectionedCommand, command_line, note, verbose, verbose_option
 from rofo.dsp import SCHEMES
+from rofo.errors import UsageError
 from rofo.export.catalogue import described, list_downloads
 from rofo.terminal import StatusLine
 
@@ -186,11 +187,13 @@ def main(
     if checkpoint.endswith(".toml"):
         _check_recipe(Path(checkpoint))
         return
-    file, yaml = _at_hand(checkpoint, config)
-    if output is None and file != Path(checkpoint):
-        output = Path(file.stem)  # the file itself lies in a cache
-    from rofo.export.export import ExportOptions, export_checkpoint, facts_report
-
+    try:
+        from rofo.export.export import ExportOptions, export_checkpoint, facts_report
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed; pip install 'rofo[export]'") from None
+    source, yaml = _at_hand(checkpoint, config)
+    if output is None and source != Path(checkpoint):
+        output = Path(source.stem)  # the file itself lies in a cache
     given = {
         "hop_length": hop_length,
         "n_fft": n_fft,
@@ -220,10 +223,10 @@ def main(
         unsafe_pickle=unsafe_pickle,
     )
     if only_facts:
-        click.echo(facts_report(file, options))
+        click.echo(facts_report(source, options))
         return
     with StatusLine() as line:  # a diagnosis is told layer by layer, as it may end in an error
-        report = export_checkpoint(file, options, note if verbose() or diagnose else line.show)
+        report = export_checkpoint(source, options, note if verbose() or diagnose else line.show)
     for parity in report.parity:
         where = "" if parity.measured_on == "engine" else f" ({parity.measured_on})"
         note(f"{parity.backend} {parity.precision}: {parity.snr_db:.1f} dB from the network{where}")

@@ -392,6 +392,11 @@ def test_progress_on_a_terminal_is_one_line_that_goes_away(terminal, engine, wri
         ("....wav", "___"),
         ("a. .wav", "a__"),
         ("a.b.wav", "a.b"),
+        # Devices on Windows, whatever follows the dot.
+        ("con.wav", "_con"),
+        ("Nul.live.wav", "_Nul.live"),
+        ("lpt1 .wav", "_lpt1_"),
+        ("con moto.wav", "con moto"),
     ],
 )
 def test_no_name_leads_out_of_the_output_folder(engine, write, run, name, track):
