@@ -36,11 +36,11 @@ class Scene:
 
 def prove(count: int, folder: Path, say: Say) -> Proof:
     """`count` moments in all: half of them events, half of them times."""
-    scenes = _scenes(folder / "given")
+    tools = scenes(folder / "given")
     figures: dict[str, int] = {}
     failures: list[str] = []
-    for number, (name, scene) in enumerate(scenes.items()):
-        share = (count + number) // len(scenes)
+    for number, (name, scene) in enumerate(tools.items()):
+        share = (count + number) // len(tools)
         (folder / name).mkdir()
         with Killer(folder / name, scene.module, scene.arguments) as runs:
             found, landed = _kill(runs, scene, share, random.Random(name), say)
@@ -64,8 +64,8 @@ def _kill(runs: Killer, scene: Scene, count: int, draw: random.Random, say: Say)
         began = time.monotonic()
         status, events = runs.run()
         if status != scene.code:
-            failures.append(f"ended with {status}; {_last_line(runs.folder / 'stderr')}")
-        return _files(runs), events, time.monotonic() - began
+            failures.append(f"ended with {status}; {last_line(runs.folder / 'stderr')}")
+        return files(runs), events, time.monotonic() - began
 
     (new, _, _), (old, events, seconds) = whole(0), whole(1)
     turn = 0
@@ -78,7 +78,7 @@ def _kill(runs: Killer, scene: Scene, count: int, draw: random.Random, say: Say)
         if status != KILLED:  # it was faster than before, or did less
             new, old, turn = old, new, 1 - turn
             continue
-        there = _files(runs)
+        there = files(runs)
         if set(there) != set(new):
             failures.append(f"{moment}: {sorted(set(there) ^ set(new))} are missing, or too many")
         broken = [file for file in there if there[file] not in (old.get(file), new.get(file))]
@@ -95,11 +95,13 @@ def _kill(runs: Killer, scene: Scene, count: int, draw: random.Random, say: Say)
     return failures, landed
 
 
-def _files(runs: Killer) -> dict[str, bytes]:
+def files(runs: Killer) -> dict[str, bytes]:
+    """What stands there but rows."""
     return {name: content for name, content in runs.visible().items() if not name.endswith(SUFFIX)}
 
 
-def _scenes(given: Path) -> dict[str, Scene]:
+def scenes(given: Path) -> dict[str, Scene]:
+    """The tools by name, with an engine, checkpoints and songs in a folder."""
     engine = tiny_engine(given)
     checkpoints = [tiny_checkpoint(given / f"{growth}", growth) for growth in (4, 5)]
     for turn in (0, 1):
@@ -146,5 +148,6 @@ def _rows_problems(out: Path) -> list[str]:
     return problems
 
 
-def _last_line(file: Path) -> str:
+def last_line(file: Path) -> str:
+    """What a tool said at last."""
     return (file.read_text(errors="replace").splitlines() or [""])[-1]
