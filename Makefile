@@ -12,6 +12,11 @@ $(VENV)/ready: setup.cfg constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,ort,export,dev]'
 	touch $@
 
+# Ray, 500 MB with what it needs: only slow tests and the proofs of reliability have a use for it.
+$(VENV)/ray: $(VENV)/ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[ray]'
+	touch $@
+
 # Export a checkpoint and separate a real mix with the engine.
 demo: $(VENV)/ready
 	$(BIN)/python -m rofo.benchmarks.demo build/demo
@@ -20,7 +25,7 @@ test: $(VENV)/ready
 	$(BIN)/python -m pytest
 
 # Full public shapes: the kernels TensorRT-RTX plans for them. A minute or two and 4 GB; no GPU.
-test-slow: $(VENV)/ready
+test-slow: $(VENV)/ready $(VENV)/ray
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/ready
