@@ -14,6 +14,10 @@ $(VENV)/ready: setup.cfg constraints.txt
 	touch $@
 
 DEMO_ENV := $(if $(wildcard $(VENV)/ready),$(VENV),build/demo-env)
+# Ray, 500 MB with what it needs: only slow tests and the proofs of reliability have a use for it.
+$(VENV)/ray: $(VENV)/ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[ray]'
+	touch $@
 
 # Export a checkpoint and separate a real mix with the engine.
 demo: $(DEMO_ENV)/ready
@@ -41,7 +45,7 @@ test: $(VENV)/ready
 	$(BIN)/python -m pytest
 
 # Full public shapes: the kernels TensorRT-RTX plans for them. A minute or two and 4 GB; no GPU.
-test-slow: $(VENV)/ready
+test-slow: $(VENV)/ready $(VENV)/ray
 	$(BIN)/python -m pytest -m slow
 
 # The wheel in an environment of its own, with the oldest libraries that setup.cfg allows; downloads 50 MB.

@@ -3,12 +3,14 @@
 `python -m rofo.benchmarks.killed MODULE ARGUMENTS...` makes a run of the module's `main` for every line it
 reads. A line is empty, for a run to its end; or names an event and its number: "stem 3" kills the run with
 SIGKILL before it writes to stems for the fourth time, and between two events nothing changes on the disk; or
-is "after 0.25", in seconds. Every run is a fork, so that imports are paid once. After each comes a line of
-JSON: the exit status, and how many of each event there were, none of a run that was killed.
+is "after 0.25", in seconds; or "limit 5000", for a run whose files may have no more bytes. Every run is a
+fork, so that imports are paid once. After each comes a line of JSON: the exit status, and how many of each
+event there were, none of a run that was killed.
 """
 
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -110,6 +112,8 @@ def _run(module: str, arguments: list[str], moment: str) -> str:
             kill()
         return write(file, line)
 
+    if moment.startswith("limit "):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(moment.split()[1]), resource.RLIM_INFINITY))
     write, os.write = os.write, write_half
     Spool.write = told("spool", Spool.write)  # type: ignore[method-assign]
     StemFiles.write = told("stem", StemFiles.write)  # type: ignore[method-assign]

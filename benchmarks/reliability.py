@@ -49,7 +49,7 @@ class Method:
 METHODS = {
     "kill": Method("rofo.benchmarks.kill", 200, "moments"),
     "disk": Method("rofo.benchmarks.disk", 50, "bytes"),
-    "ray": Method("rofo.benchmarks.ray", 300, "songs"),
+    "ray": Method("rofo.benchmarks.ray_job", 300, "songs"),
     "ray-cost": Method("rofo.benchmarks.ray_cost", 5, "rounds"),
 }
 

@@ -101,11 +101,11 @@ class RowFile:
         """Read the rows that were added, by whomever, and cut off a line that has no end."""
         size = os.fstat(self._file).st_size
         self._end = min(self._end, size)
-        whole, _, torn = os.pread(self._file, size - self._end, self._end).rpartition(b"\n")
-        if torn:
-            os.ftruncate(self._file, size - len(torn))
-        self._last |= {row.id: row for row in _rows(whole, self._path)}
-        self._end = size - len(torn)
+        added = os.pread(self._file, size - self._end, self._end)
+        self._end += added.rfind(b"\n") + 1
+        if self._end < size:
+            os.ftruncate(self._file, self._end)
+        self._last |= {row.id: row for row in rows_of(added, self._path)}
 
     def __enter__(self) -> Self:
         return self
@@ -122,13 +122,14 @@ def read_rows(file: Path) -> list[SongRow]:
     Raises UsageError.
     """
     try:
-        return _rows(file.read_bytes().rpartition(b"\n")[0], file)
+        return rows_of(file.read_bytes(), file)
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror or error}; name another --output") from None
 
 
-def _rows(lines: bytes, file: Path) -> list[SongRow]:
+def rows_of(content: bytes, file: Path | str) -> list[SongRow]:
+    """The rows in what a file holds. Raises UsageError as `read_rows`."""
     try:
-        return [SongRow(**json.loads(line)) for line in lines.split(b"\n") if line]
+        return [SongRow(**json.loads(line)) for line in content.split(b"\n")[:-1]]
     except (ValueError, TypeError) as error:
         raise UsageError(f"{file}: holds what is no row of results ({error}); move the file away") from None
