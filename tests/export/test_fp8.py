@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -13,11 +14,16 @@ from rofo.engines import EngineSettings
 from rofo.engines.choice import engine_file
 from rofo.errors import EngineLoadError, UsageError
 from rofo.export import ExportOptions, ParityError, export_checkpoint
+from rofo.export.families import describe, find_family, load_network
 from rofo.export.graph import fp8
+from rofo.export.graph.gates import loud_chunk, reference
 from rofo.export.graph.operands import in_e4m3
-from rofo.export.graph.quantise import Quantiser, measured_ranges, products
+from rofo.export.graph.quantise import Quantiser, measured_ranges
 from rofo.export.graph.rounded import RoundedGraph
+from rofo.export.graph.trace import write_onnx
+from rofo.export.model import Model
 from rofo.export.plan.plan import PlanOptions
+from rofo.export.source import read_source
 from rofo.manifest import load_manifest, manifest_path
 
 E4M3 = helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN)
@@ -61,11 +67,10 @@ def test_the_plan_lies_beside_the_others_and_the_manifest_knows_both(made):
     assert any("calibrating FP8 on the demo mix" in stage for stage in stages)
 
 
-def test_another_export_in_fp16_leaves_what_was_measured_in_fp8(given, made, tmp_path):
-    for file in made[0].files[0].parent.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    report = export(given, tmp_path, plan=PlanOptions(batch=1), verify=False)
-    assert [parity.precision for parity in report.manifest.parity] == ["fp8"]
+def test_another_export_in_fp16_leaves_what_was_measured_in_fp8(made):
+    manifest = load_manifest(made[0].files[0])
+    again = replace(manifest, engines=manifest.engines[:1], parity=())
+    assert [parity.precision for parity in manifest.joined(again).parity] == ["fp8"]
 
 
 # The arithmetic
@@ -133,34 +138,67 @@ def test_weights_are_stored_in_one_byte_and_their_other_form_is_gone(tmp_path):
 # The gate
 
 
-def test_the_costliest_products_stay_in_fp16_until_the_gate_holds(given, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def typed(given, tmp_path_factory):
+    """Its typed graph in fp16, one chunk to calibrate on, and what the network makes of the test chunks."""
+    source = read_source(given[0])
+    family = find_family(source)
+    model = Model.of(family, source, describe(family, source, given[1]), "tiny")
+    network = load_network(family, source, model.facts)
+    graph = tmp_path_factory.mktemp("typed") / "typed.onnx"
+    write_onnx(family.engine(network, model.facts, PLAN.form), model.tensors(1), graph, typed=True)
+    run = family.original(source, model.facts, network)
+    return graph, [loud_chunk(model)], reference(model, run, keeps_silence=True)
+
+
+def choose(typed, wanted, stage=lambda _: None):
+    graph, chunks, _ = typed
+    return fp8.choose_fp8(graph, "tiny", chunks, wanted, stage)
+
+
+def test_without_a_reference_it_is_all_products_of_attention_and_feed_forward(typed):
+    chosen = choose(typed, None)
+    assert chosen.kept == ()
+    assert chosen.names == tuple(
+        f"layers.0.over_{axis}.blocks.{name}.weight"
+        for axis in ("frames", "bands")
+        for name in ("0.attention.project", "0.attention.to_out", "1.widen", "1.narrow")
+    )
+
+
+def test_the_costliest_products_stay_in_fp16_until_the_gate_holds(typed, monkeypatch):
     real, bad = fp8.typed_decibels, "layers.0.over_bands.blocks.1.narrow.weight"
 
     def worse(path, wanted):
         """One product costs far more than it really does."""
         names = {t.name.rpartition("/")[0] for t in onnx.load(path).graph.initializer if "/e4m3" in t.name}
-        found = real(path, wanted)
-        return np.full_like(found, 20.0) if bad in names else found
+        return np.array([20.0]) if bad in names else real(path, wanted)
 
     monkeypatch.setattr(fp8, "typed_decibels", worse)
     stages = []
-    report = export(given, tmp_path, stages.append)
-    (entry,) = report.manifest.engines
-    assert bad in entry.kept and len(entry.kept) < 8
+    chosen = choose(typed, typed[2].only(0), stages.append)
+    assert bad in chosen.kept and chosen.names and len(chosen.kept) < 8
+    written = onnx.load(chosen.write(typed[0])).graph
+    assert sum(node.op_type == "QuantizeLinear" for node in written.node) == len(chosen.names)
     assert any("measuring each alone" in stage for stage in stages)
 
 
-def test_where_nothing_passes_nothing_is_written(given, tmp_path, monkeypatch):
+def test_where_nothing_passes_nothing_is_written(typed, monkeypatch):
     monkeypatch.setattr(fp8, "typed_decibels", lambda path, wanted: np.full(len(wanted.cases), 20.0))
     with pytest.raises(ParityError, match=r"no choice of products in FP8 passes .* try --precision fp16"):
-        export(given, tmp_path)
-    assert not list(tmp_path.iterdir())
+        choose(typed, typed[2])
 
 
-def test_without_a_reference_every_product_is_in_fp8_and_nothing_is_recorded(given, tmp_path):
-    report = export(given, tmp_path, verify=False)
-    (entry,) = report.manifest.engines
-    assert (entry.kept, report.manifest.parity) == ((), ())
+def test_a_network_without_such_products_is_refused(typed, monkeypatch):
+    monkeypatch.setattr(fp8, "measured_ranges", lambda path, chunks: {})
+    with pytest.raises(ParityError, match="no product that FP8 is for; nothing was written"):
+        choose(typed, None)
+
+
+def test_calibrating_needs_openvino_and_says_so(typed, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(EngineLoadError, match=r"no OpenVINO to calibrate 8 bits with; pip install 'rofo"):
+        choose(typed, None)
 
 
 # Mistakes
@@ -170,14 +208,6 @@ def test_without_a_reference_every_product_is_in_fp8_and_nothing_is_recorded(giv
 def test_a_card_without_fp8_is_refused_before_any_work(given, tmp_path, gpu):
     with pytest.raises(UsageError, match="does not multiply in FP8; use --precision fp16"):
         export(given, tmp_path, plan=PlanOptions(precision="fp8", gpu=gpu))
-
-
-def test_calibrating_needs_openvino_and_says_so(given, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(
-        EngineLoadError, match=r"no OpenVINO to calibrate 8 bits with; pip install 'rofo\[cpu\]'"
-    ):
-        export(given, tmp_path, verify=False)
 
 
 # Which engine is opened
@@ -203,20 +233,3 @@ def test_where_it_is_the_only_engine_it_must_be_asked_for(made, tmp_path):
     with pytest.raises(EngineLoadError, match=r"only engine is in fp8, .*; use --precision fp8"):
         chosen(alone)
     assert chosen(alone, "fp8") == "tiny.fp8.plan"
-
-
-def test_what_can_be_in_fp8_are_the_products_of_attention_and_feed_forward(
-    made, given, tmp_path, monkeypatch
-):
-    seen = []
-    monkeypatch.setattr(
-        fp8, "measured_ranges", lambda path, chunks: seen.append(products(onnx.load(path))) or {}
-    )
-    with pytest.raises(ParityError, match="no product that FP8 is for"):
-        export(given, tmp_path, verify=False)
-    blocks = [f"layers.0.over_{axis}.blocks" for axis in ("frames", "bands")]
-    assert [product.name for product in seen[0]] == [
-        f"{block}.{name}.weight"
-        for block in blocks
-        for name in ("0.attention.project", "0.attention.to_out", "1.widen", "1.narrow")
-    ]
