@@ -151,7 +151,8 @@ def _write_network(model: Path, one: _Engine, system: _System, options: ServingO
     if not one.by_triton:
         shutil.copy(system.documents[one.file], version)
         _write_model(version, "network_model")
-    chunks = options.songs * one.network.calls * system.runs
+    # Twice: a song that was given up may have its last calls under way when the next begins.
+    chunks = 2 * options.songs * one.network.calls * system.runs
     (model / "config.pbtxt").write_text(_network_config(one, chunks, options), encoding="utf-8")
 
 
