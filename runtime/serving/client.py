@@ -7,7 +7,7 @@ what comes passes through in blocks: no song is whole in memory here.
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from itertools import chain
@@ -25,9 +25,10 @@ from rofo.console import command_line, debugging, note, tell
 from rofo.errors import AudioReadError, EngineRunError, UsageError
 from rofo.manifest import check_stems
 from rofo.serving.repository import AUDIO, OPTIONS, REPORT
+from rofo.text import printable
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
-_REFUSED, _BUSY = 400, 503
+_OK, _REFUSED, _BUSY = 200, 400, 503
 _BLOCK = 1 << 20
 _PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds before the first retry, and before later ones at most
 
@@ -58,32 +59,71 @@ class Client:
         No `stems` are all of the model; `options` are fields of rofo.Options. Raises AudioReadError for what
         the server refuses, EngineRunError (BusyError) where it fails, OutputWriteError.
         """
-        with naming(song), song.open("rb") as file, closing(self._connection()) as connection:
+        with naming(song):
+            file, size = song.open("rb"), song.stat().st_size
+        with file, closing(self._connection()) as connection:
             told = json.dumps(dict(options or {})).encode()
-            header = _header(song.stat().st_size, len(told), stems)
+            header = _header(size, len(told), stems)
             body = chain([header], iter(partial(file.read, _BLOCK), b""), [told])
-            length = len(header) + song.stat().st_size + len(told)
-            headers = {_HEADER_LENGTH: str(len(header)), "Content-Length": str(length)}
-            try:
-                connection.request("POST", self._path, body, headers)
+            lengths = {_HEADER_LENGTH: len(header), "Content-Length": len(header) + size + len(told)}
+            with self._connected():
+                connection.request("POST", self._path, body, {key: str(n) for key, n in lengths.items()})
                 response = connection.getresponse()
-                if response.status != 200:
-                    raise self._error(response)
-                return _stored(response, output / track_name(song))
-            except (ConnectionError, TimeoutError, HTTPException) as error:
-                what = f"{type(error).__name__}: {error}"
-                raise BusyError(f"{self._name}: {what}; see that the server is there and ready") from None
+                if response.status != _OK:
+                    raise self._error(song, response.status, response.read())
+            return self._stored(response, output / track_name(song))
 
-    def _error(self, response: HTTPResponse) -> Exception:
-        raw = response.read()
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """What goes wrong with the connection as BusyError."""
+        try:
+            yield
+        except (OSError, HTTPException) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise BusyError(f"{self._name}: {what}; see that the server is there and ready") from None
+
+    def _error(self, song: Path, status: int, raw: bytes) -> Exception:
         try:
             text = str(json.loads(raw)["error"])
-        except (ValueError, KeyError, TypeError):
-            text = f"HTTP {response.status} {response.reason}"
-        if response.status == _REFUSED:
-            return AudioReadError(text)
-        kind = BusyError if response.status == _BUSY else EngineRunError
+        except (ValueError, LookupError, TypeError):
+            text = f"HTTP {status}"
+        if status == _REFUSED:
+            return AudioReadError(f"{printable(song)}: {text}")
+        kind = BusyError if status == _BUSY else EngineRunError
         return kind(f"{self._name}: {text}")
+
+    def _stored(self, response: HTTPResponse, folder: Path) -> dict[str, Any]:
+        """The stems of a response in their places."""
+        header = b"".join(self._blocks(response, int(response.headers[_HEADER_LENGTH])))
+        outputs = json.loads(header)["outputs"]
+        check_stems([out["name"] for out in outputs], None)
+        report: dict[str, Any] = {}
+        parts: dict[str, Part] = {}
+        with ExitStack() as undo, in_words(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_stale_parts(folder)
+            for out in outputs:
+                blocks = self._blocks(response, out["parameters"]["binary_data_size"])
+                if out["name"] == REPORT:
+                    report = json.loads(b"".join(blocks))
+                    continue
+                parts[out["name"]] = part = Part(folder)
+                undo.callback(part.discard)
+                part.file.writelines(blocks)
+                part.sync()
+            for stem, part in parts.items():
+                part.commit(folder / f"{stem}{Path(report['stems'][stem]).suffix}")
+        return report
+
+    def _blocks(self, response: HTTPResponse, size: int) -> Iterator[bytes]:
+        """The next bytes of a response."""
+        while size:
+            with self._connected():
+                block = response.read(min(size, _BLOCK))
+                if not block:
+                    raise ConnectionError("the answer is cut short")
+            size -= len(block)
+            yield block
 
 
 def _header(audio: int, options: int, stems: Sequence[str]) -> bytes:
@@ -94,39 +134,6 @@ def _header(audio: int, options: int, stems: Sequence[str]) -> bytes:
     ]
     asked = {"outputs": [{"name": name} for name in (*stems, REPORT)]} if stems else {}
     return json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}, **asked}).encode()
-
-
-def _stored(response: HTTPResponse, folder: Path) -> dict[str, Any]:
-    """The stems of a response in their places."""
-    outputs = json.loads(b"".join(_blocks(response, int(response.headers[_HEADER_LENGTH]))))["outputs"]
-    check_stems([out["name"] for out in outputs], None)
-    with ExitStack() as undo, in_words(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_stale_parts(folder)
-        report: dict[str, Any] = {}
-        parts: dict[str, Part] = {}
-        for out in outputs:
-            blocks = _blocks(response, out["parameters"]["binary_data_size"])
-            if out["name"] == REPORT:
-                report = json.loads(b"".join(blocks))
-                continue
-            parts[out["name"]] = part = Part(folder)
-            undo.callback(part.discard)
-            part.file.writelines(blocks)
-            part.sync()
-        for stem, part in parts.items():
-            part.commit(folder / f"{stem}{Path(report['stems'][stem]).suffix}")
-    return report
-
-
-def _blocks(response: HTTPResponse, size: int) -> Iterator[bytes]:
-    """The next bytes of a response. Raises ConnectionError where it ends before."""
-    while size:
-        block = response.read(min(size, _BLOCK))
-        if not block:
-            raise ConnectionError("the answer is cut short")
-        size -= len(block)
-        yield block
 
 
 def patiently(call: Callable[[], dict[str, Any]], seconds: float) -> dict[str, Any]:
