@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Names of rofo.export.plan.gpus.GPUS and rofo.export.graph.types.DTYPES: --help is not to load torch.
 _GPUS = ("rtx4090", "rtx3090", "rtx5090", "portable")
 _PRECISIONS = ("fp32", "fp16", "bf16")
+_ENGINES = (".json", ".plan", ".toml")  # what --triton takes as it is: an .onnx may be a checkpoint
 _SECTIONS = {  # of --help, by the names of the parameters; what is not named comes last
     "What is needed first": ("config", "output", "targets", "gpu", "precision"),
     "Engines": ("quantize", "calibrate", "attention", "batch", "scheme", "members"),
@@ -27,6 +28,7 @@ _SECTIONS = {  # of --help, by the names of the parameters; what is not named co
         "stems", "chunk", "sample_rate", "n_fft", "hop_length", "compensate", "zero_dc", "skip_connection",
         "normalize", "rotary",
     ),
+    "Serving": ("triton",),
     "Trust": ("sha256", "unsafe_pickle", "no_verify"),
 }  # fmt: skip
 
@@ -134,6 +136,13 @@ def complete_checkpoint(_: click.Context, __: click.Parameter, begun: str) -> li
     type=click.Choice(["exact", "amp-0.3.5"]),
     help="Rotary angles: exact (default), or rounded as rotary-embedding-torch 0.3.5 does under autocast.",
 )
+@click.option(
+    "--triton",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write a Triton model repository as well. Of an engine that is there already, give its .json, its "
+    ".plan, or a recipe as CHECKPOINT, and say --target for the kind of engine.",
+)
 @click.option("--no-verify", is_flag=True, help="Skip the comparison of engine and network.")
 @click.option("--sha256", metavar="HEX", help="Refuse the checkpoint unless this is its sha256.")
 @click.option(
@@ -167,6 +176,7 @@ def main(
     skip_connection: bool | None,
     normalize: bool | None,
     rotary: str | None,
+    triton: Path | None,
     no_verify: bool,
     sha256: str | None,
     unsafe_pickle: bool,
@@ -184,6 +194,9 @@ def main(
         return
     if checkpoint is None:
         raise click.UsageError("Missing argument 'CHECKPOINT'.")
+    if triton is not None and checkpoint.endswith(_ENGINES):
+        _write_repository(Path(checkpoint), triton, targets)
+        return
     if checkpoint.endswith(".toml"):
         _check_recipe(Path(checkpoint))
         return
@@ -234,6 +247,16 @@ def main(
         note("not verified: --no-verify")
     for file in report.files:
         click.echo(file)
+    if triton is not None:
+        made = [target for target in ("tensorrt", "tensorrt-rtx", "onnx") if target in targets]
+        _write_repository(report.files[-1], triton, made[:1])
+
+
+def _write_repository(engine: Path, folder: Path, kinds: Sequence[str]) -> None:
+    from rofo.export.triton import write_repository
+
+    for model in write_repository(engine, folder, kinds):
+        click.echo(model)
 
 
 def _at_hand(checkpoint: str, config: str | None) -> tuple[Path, Path | None]:

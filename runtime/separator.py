@@ -31,7 +31,7 @@ from rofo.engines import BACKENDS, EngineSettings
 from rofo.engines.folder import stems_of
 from rofo.errors import AudioReadError, UsageError
 from rofo.manifest import Manifest, MixerManifest
-from rofo.model import open_model
+from rofo.model import Opener, open_model
 from rofo.options import Options
 from rofo.rates import OwnRate
 from rofo.recipes.recipe import Recipe
@@ -48,7 +48,9 @@ class Separator:
     `engine` is the path of an engine file with its manifest beside it, of a manifest, where that of a mixer
     opens all its members, or of a recipe (.toml), which opens all its engines; `low_memory` opens them one
     after the other, each for its part of the way. `backend`, `precision`, `threads` and `cuda_stream` as in
-    rofo.engines.EngineSettings. Raises EngineLoadError (ManifestError, EngineMismatchError, RecipeError).
+    rofo.engines.EngineSettings. `opener` opens every engine file in place of rofo.engines.open_engine: a
+    service may have engines of its own (serving/triton.py has). Raises EngineLoadError (ManifestError,
+    EngineMismatchError, RecipeError).
     """
 
     def __init__(
@@ -60,9 +62,10 @@ class Separator:
         threads: int | None = None,
         cuda_stream: int | None = None,
         low_memory: bool = False,
+        opener: Opener | None = None,
     ) -> None:
         settings = EngineSettings(backend, precision, threads, cuda_stream)
-        self._model = open_model(Path(engine), settings, low_memory=low_memory)
+        self._model = open_model(Path(engine), settings, low_memory=low_memory, opener=opener)
         self.manifest: Manifest | MixerManifest | Recipe = self._model.manifest
 
     @property

@@ -11,6 +11,7 @@ from rofo.errors import EngineLoadError, EngineMismatchError, EngineRunError
 from rofo.manifest import MIN_BF16_PARITY_DB
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
+_first = threading.Lock()
 
 
 class OpenVinoEngine:
@@ -24,6 +25,11 @@ class OpenVinoEngine:
         import openvino
         from openvino.frontend import FrontEndManager
 
+        with _first:
+            # The first time that OpenVINO (2026.4) needs numpy it lets go of Python's lock within one of its
+            # own, for which a second thread waits without letting go: of five processes whose first two runs
+            # came at once, two stood still for ever.
+            openvino.Type.f32.to_dtype()
         path, shapes = source.path, Shapes.of(source.manifest, source.entry.batch)
         self._path, self.batch, self._outputs = path, source.entry.batch, tuple(shapes.outputs)
         core = openvino.Core()
