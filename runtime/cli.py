@@ -4,7 +4,8 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ SOME_FAILED = 7
 
 @command_line
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--engine",
     required=True,
@@ -100,6 +101,11 @@ SOME_FAILED = 7
     help="Refuse longer files.",
 )
 @click.option("--resume", is_flag=True, help="Skip songs whose stems are there, of this engine and options.")
+@click.option(
+    "--plan-memory",
+    is_flag=True,
+    help="Run the engine on noise, tell the bytes that it takes, and separate nothing.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per song on standard output.")
 @click.version_option(package_name="rofo")
 def main(
@@ -114,6 +120,7 @@ def main(
     precision: str,
     threads: int | None,
     low_memory: bool,
+    plan_memory: bool,
     **chosen: Any,
 ) -> int:
     """Separate INPUTS, audio files or folders of them, into stems."""
@@ -122,6 +129,15 @@ def main(
     from rofo.separator import Separator
 
     one_heap()
+    if plan_memory:
+        from rofo import memory
+
+        how = {"backend": backend, "precision": precision, "threads": threads, "low_memory": low_memory}
+        plan = memory.plan_memory(partial(Separator, engine, **how))
+        click.echo(json.dumps(asdict(plan)) if as_json else plan)
+        return 0
+    if not inputs:
+        raise UsageError("there is nothing to separate; name audio files, or folders of them")
     files = list_inputs(inputs)
     options = Options(stems=stems or None, channels=_numbers(channels), **chosen)
     with Separator(

@@ -13,6 +13,7 @@
 Every step is a generator that takes from the one before it, so no more of a song is held than a chunk or two.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ from rofo.audio.reader import AudioReader
 from rofo.audio.record import Record, input_sha256
 from rofo.audio.writer import StemFiles
 from rofo.engines import EngineSettings
+from rofo.engines.process import is_forked
 from rofo.errors import UsageError
 from rofo.manifest import Manifest, MixerManifest
 from rofo.model import open_model
@@ -35,6 +37,7 @@ from rofo.rates import OwnRate
 from rofo.recipes.recipe import Recipe
 from rofo.results import SeparatedFile
 from rofo.song import Estimator, Floats, Song, array_song, stream_song
+from rofo.text import printable
 from rofo.watch import Watch
 
 Stems = dict[str, Floats]  # by name: (channels, n)
@@ -62,6 +65,7 @@ class Separator:
         settings = EngineSettings(backend, precision, threads, cuda_stream)
         self._model = open_model(Path(engine), settings, low_memory=low_memory)
         self.manifest: Manifest | MixerManifest | Recipe = self._model.manifest
+        self.footprint = self._model.footprint
 
     @property
     def backend(self) -> str:
@@ -74,9 +78,27 @@ class Separator:
         return "+".join(dict.fromkeys(engine.precision for engine in self._model.engines))
 
     @property
+    def device(self) -> str:
+        """What computes: cpu, or the GPU's name; joined as the backends are."""
+        return "+".join(dict.fromkeys(engine.device for engine in self._model.engines))
+
+    @property
     def healthy(self) -> bool:
-        """False once the GPU is lost to this process: end it and start anew."""
-        return all(engine.healthy for engine in self._model.engines)
+        """False once the GPU is lost to this process, and in a process that was forked from the one that
+        opened the engine: end it and start anew. Costs nothing; `self_test` runs the engine."""
+        return not is_forked() and all(engine.healthy for engine in self._model.engines)
+
+    def self_test(self) -> float:
+        """Run noise of one chunk through all engines -> the seconds that took.
+
+        The first one is a warm-up: kernels are compiled, memory is taken. What does not work is raised as
+        from `separate`.
+        """
+        rate = self.manifest.sample_rate
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1, round(self.footprint.chunk_seconds * rate)))
+        began = time.perf_counter()
+        self.separate(noise, rate)
+        return time.perf_counter() - began
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -132,7 +154,7 @@ class Separator:
 
         Raises AudioReadError, OutputWriteError, and what `separate` raises.
         """
-        path, output, watch = Path(path), Path(output), self._watch(options)
+        path, output, watch = Path(path), Path(output), self._watch(options, Path(path))
         estimator, stems = self._checked(options)
         folder = output / track_name(path)
         record = Record(folder, self._made_from(path, options))
@@ -158,6 +180,8 @@ class Separator:
             record.write(paths, seconds)
             empty = [] if source.frames else ["holds no samples; its stems are empty"]
             warnings = [*reader.warnings, *files.warnings, *empty]
+        for warning in warnings:
+            watch.warn(warning)
         return SeparatedFile(
             paths,
             seconds=seconds,
@@ -167,8 +191,9 @@ class Separator:
             silent=watch.silent,
         )
 
-    def _watch(self, options: Options) -> Watch:
-        return Watch(self.manifest.name, options.cancel, options.progress)
+    def _watch(self, options: Options, song: Path | None = None) -> Watch:
+        name = None if song is None else printable(song)
+        return Watch(self.manifest.name, options.cancel, options.progress, song=name)
 
     def check(self, options: Options) -> tuple[str, ...]:
         """The names of the stems that would be made. Raises the UsageError that separating would raise."""
@@ -208,6 +233,7 @@ class Separator:
                 made[str(self.manifest.residual)] = mix - estimate.sum(axis=0)
             yield place, {stem: made[stem] for stem in stems}
             watch.advance(mix.shape[1] * (1 - model.ahead), rate)
+        watch.finish()
 
     def _whole(self, songs: Sequence[Song], options: Options) -> list[Stems]:
         """The stems of every song in one piece."""

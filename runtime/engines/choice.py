@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from rofo.engines import BACKENDS, EngineSettings, choose_backend
-from rofo.manifest import MIN_INT8_PARITY_DB, EngineFile, Manifest, manifest_path
+from rofo.log import LOG
+from rofo.manifest import MIN_INT8_PARITY_DB, EngineFile, Manifest, below_gate, manifest_path
 
 _CPUINFO = Path("/proc/cpuinfo")
 # Instructions that multiply four pairs of bytes and add the products to an int32. Without them bytes are
@@ -28,9 +29,14 @@ def engine_file(path: Path, manifest: Manifest, settings: EngineSettings) -> Pat
     beside = path.with_name(int8.file)
     if settings.precision == "int8":
         return beside
-    # A copy of the fp32 engine alone keeps working.
-    takes = settings.precision == "auto" and beside.exists() and has_vnni()
-    return beside if takes and _safe(manifest, choose_backend(path, named, settings.backend)) else path
+    if settings.precision != "auto":
+        return path
+    reason = _against(beside, manifest, choose_backend(path, named, settings.backend))
+    if reason is None:
+        return beside
+    told = f"{int8.file} is not taken: {reason}"
+    LOG.info("%s: %s", path, told, extra={"engine": path.name, "precision": named.precision})
+    return path
 
 
 def has_vnni() -> bool:
@@ -49,6 +55,10 @@ def _int8_beside(named: EngineFile | None, manifest: Manifest) -> EngineFile | N
     return next((entry for entry in of_its_kind if entry.precision == "int8"), None)
 
 
-def _safe(manifest: Manifest, backend: str) -> bool:
-    snr_db = manifest.snr_db(backend, "int8")
-    return snr_db is not None and snr_db >= MIN_INT8_PARITY_DB
+def _against(int8: Path, manifest: Manifest, backend: str) -> str | None:
+    """What speaks against an int8 engine where it is not asked for, None where nothing does."""
+    if not int8.exists():  # a copy of the fp32 engine alone keeps working
+        return "there is no such file"
+    if not has_vnni():
+        return "this processor has no VNNI"
+    return below_gate(manifest.snr_db(backend, "int8"), MIN_INT8_PARITY_DB)
