@@ -52,9 +52,8 @@ def folder(make_engine, song, tmp_path):
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b not in ON_GPU], ids=named)
 def test_a_block_does_what_it_says(block, folder):
     (folder / "service.py").write_text(block)
-    ended = subprocess.run(
-        [sys.executable, "service.py"], check=False, cwd=folder, capture_output=True, text=True, timeout=300
-    )
+    command = [sys.executable, "service.py"]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == 0, ended.stderr
     stems = sorted(path.name for path in folder.glob("separated/*/*.wav"))
     if "CancelledError" in block:
@@ -67,7 +66,8 @@ def test_a_block_does_what_it_says(block, folder):
         assert stems == ["instrumental.wav"] * songs + ["vocals.wav"] * songs
     if "logging" in block:
         lines = [json.loads(line) for line in ended.stderr.splitlines()]
-        assert lines[0].items() >= {"engine": "vocals.onnx", "device": "cpu", "precision": "fp32"}.items()
+        (opened,) = (line for line in lines if "device" in line)
+        assert opened.items() >= {"engine": "vocals.onnx", "device": "cpu", "precision": "fp32"}.items()
         chunks = [line for line in lines if "chunk" in line]
         assert [line["chunk"] for line in chunks] == list(range(len(chunks)))
         assert len(chunks) > 9
@@ -267,16 +267,17 @@ def test_the_log_has_the_warnings_of_a_file(opened, song, caplog, tmp_path):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_memory_is_what_was_planned(make_engine, song, backend, tmp_path):
-    engine = make_engine("level", chunk=400_000, stems=("vocals", "drums"))
-    soundfile.write(tmp_path / "song.wav", song(12_000_000).T, RATE, subtype="PCM_16")
-    runs = [sys.executable, "-m", "rofo.cli", "--engine", str(engine), "--backend", backend]
-    rofo_run = [sys.executable, "-c", "from rofo.cli import main; main()", *runs[3:]]
+def test_memory_is_what_was_planned(make_engine, backend, tmp_path):
+    engine = make_engine("level", chunk=200_000, stems=("vocals", "drums"))
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (3_000_000, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "song.wav", noise, RATE, subtype="PCM_16")
+    rofo_run = [sys.executable, "-c", "from rofo.cli import main; main()"]
+    rofo_run += ["--engine", str(engine), "--backend", backend]
     told = subprocess.run([*rofo_run, "--plan-memory", "--json"], check=True, capture_output=True)
     plan = json.loads(told.stdout)
     peak = measured([*rofo_run, "--output", str(tmp_path / "out"), str(tmp_path / "song.wav")]).peak_mb * 1e6
-    assert plan["peak"] / 1.2 < peak < plan["peak"] * 1.2
-    assert plan["buffers"] > 2 * 2 * 400_000 * 4
+    assert plan["peak"] / 1.4 < peak < plan["peak"] * 1.4
+    assert plan["buffers"] > 2 * 2 * 200_000 * 4
     parts = [plan[name] for name in ("process", "weights", "activations", "buffers")]
     assert min(parts) >= 0
     assert plan["process"] < sum(parts) <= plan["peak"]
