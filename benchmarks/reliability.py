@@ -51,6 +51,9 @@ METHODS = {
     "disk": Method("rofo.benchmarks.disk", 50, "bytes"),
     "ray": Method("rofo.benchmarks.ray_job", 300, "songs"),
     "ray-cost": Method("rofo.benchmarks.ray_cost", 5, "rounds"),
+    "soak": Method("rofo.benchmarks.soak", 60, "minutes"),
+    "reopen": Method("rofo.benchmarks.reopen", 1000, "times"),
+    "fuzz": Method("rofo.benchmarks.fuzz", 10_000, "files of each kind"),
 }
 
 

@@ -3,8 +3,9 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ SOME_FAILED = 7
 _SECTIONS = {  # of --help, by the names of the parameters; what is not named comes last
     "What is needed first": ("engine", "output", "stems", "container", "backend"),
     "Sound": ("overlap", "scheme", "shifts", "no_residual"),
-    "Machine": ("precision", "threads", "low_memory"),
+    "Machine": ("precision", "threads", "low_memory", "plan_memory"),
     "Songs": ("channels", "subtype", "allow_truncated", "sanitize", "max_minutes"),
     "Many songs": ("resume", "song_list", "shard", "as_json"),
 }
@@ -153,6 +154,11 @@ def _stems_of_engine(ctx: click.Context, _: click.Parameter, begun: str) -> list
     metavar="FILE.html",
     help="Write a page with spectra, levels and players of every song; sound files stay where they are.",
 )
+@click.option(
+    "--plan-memory",
+    is_flag=True,
+    help="Run the engine on noise, tell the bytes that it takes, and separate nothing.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per song on standard output.")
 @verbose_option
 @click.version_option(package_name="rofo")
@@ -171,6 +177,7 @@ def main(
     low_memory: bool,
     song_list: Path | None,
     shard: str | None,
+    plan_memory: bool,
     **chosen: Any,
 ) -> int:
     """Separate INPUTS, audio files or folders of them, into stems."""
@@ -182,6 +189,12 @@ def main(
     from rofo.separator import Separator
     from rofo.song_list import read_list, read_shard, separate_list
 
+    one_heap()
+    opened = partial(
+        Separator, engine, backend=backend, precision=precision, threads=threads, low_memory=low_memory
+    )
+    if plan_memory:
+        return _tell_memory(opened, as_json=as_json)
     if (song_list is None) != bool(inputs) or (shard and not song_list):
         raise click.UsageError("Give songs, or --list SONGS.jsonl, of which --shard takes a part.")
     if report is not None:
@@ -189,11 +202,8 @@ def main(
             raise click.UsageError("A --list has no --report; its rows are in DIR/results.jsonl.")
         check_place(report)
     files, songs, part = list_inputs(inputs), read_list(song_list) if song_list else None, read_shard(shard)
-    one_heap()
     options = Options(stems=stems or None, channels=_numbers(channels), **chosen)
-    with Separator(
-        engine, backend=backend, precision=precision, threads=threads, low_memory=low_memory
-    ) as separator:
+    with opened() as separator:
         note(f"{engine.name}: {separator.backend}, {separator.device}, {separator.precision}")
         wanted = separator.check(options)
         if no_residual:
@@ -276,6 +286,14 @@ class _Run:
         else:
             for path in paths.values():
                 click.echo(os.fsencode(path))  # names need not be text
+
+
+def _tell_memory(opened: "Callable[[], Separator]", *, as_json: bool) -> int:
+    from rofo import memory
+
+    plan = memory.plan_memory(opened)
+    click.echo(json.dumps(asdict(plan)) if as_json else plan)
+    return 0
 
 
 def _tell_list(rows: "Iterator[SongRow]", *, as_json: bool) -> int:

@@ -334,6 +334,13 @@ class MixerManifest:
         return _json({"format": FORMAT, "kind": "mixer", **encode(self)})
 
 
+def below_gate(snr_db: float | None, gate_db: float) -> str | None:
+    """Why a precision of this parity is not taken unasked, None where it may be."""
+    if snr_db is None:
+        return "its parity was not measured"
+    return f"its parity of {snr_db:.1f} dB is below {gate_db:.0f} dB" if snr_db < gate_db else None
+
+
 def manifest_path(engine: Path) -> Path:
     """The manifest that belongs to an engine file: NAME.json to NAME.onnx, and to NAME.int8.onnx."""
     own = engine.with_suffix(".json")

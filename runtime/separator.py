@@ -13,6 +13,7 @@
 Every step is a generator that takes from the one before it, so no more of a song is held than a chunk or two.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,8 +28,9 @@ from rofo.audio.parts import alone_in, remove_stale_parts
 from rofo.audio.reader import AudioReader
 from rofo.audio.record import Record, input_sha256
 from rofo.audio.writer import StemFiles
-from rofo.engines import BACKENDS, EngineSettings
+from rofo.engines import EngineSettings
 from rofo.engines.folder import stems_of
+from rofo.engines.process import is_forked
 from rofo.errors import AudioReadError, UsageError
 from rofo.manifest import Manifest, MixerManifest
 from rofo.model import Opener, open_model
@@ -37,6 +39,7 @@ from rofo.rates import OwnRate
 from rofo.recipes.recipe import Recipe
 from rofo.results import SeparatedFile
 from rofo.song import Estimator, Floats, Song, array_song, stream_song
+from rofo.text import printable
 from rofo.watch import Watch
 
 Stems = dict[str, Floats]  # by name: (channels, n)
@@ -67,6 +70,7 @@ class Separator:
         settings = EngineSettings(backend, precision, threads, cuda_stream)
         self._model = open_model(Path(engine), settings, low_memory=low_memory, opener=opener)
         self.manifest: Manifest | MixerManifest | Recipe = self._model.manifest
+        self.footprint = self._model.footprint
 
     @property
     def backend(self) -> str:
@@ -74,20 +78,32 @@ class Separator:
         return "+".join(dict.fromkeys(engine.backend for engine in self._model.engines))
 
     @property
-    def device(self) -> str:
-        """Where it computes: cpu or gpu; joined as the backends are."""
-        on_gpu = (BACKENDS[engine.backend].on_gpu for engine in self._model.engines)
-        return "+".join(dict.fromkeys("gpu" if each else "cpu" for each in on_gpu))
-
-    @property
     def precision(self) -> str:
         """The precision in use: fp32, bf16 or fp16; joined as the backends are."""
         return "+".join(dict.fromkeys(engine.precision for engine in self._model.engines))
 
     @property
+    def device(self) -> str:
+        """What computes: cpu, or the GPU's name; joined as the backends are."""
+        return "+".join(dict.fromkeys(engine.device for engine in self._model.engines))
+
+    @property
     def healthy(self) -> bool:
-        """False once the GPU is lost to this process: end it and start anew."""
-        return all(engine.healthy for engine in self._model.engines)
+        """False once the GPU is lost to this process, and in a process that was forked from the one that
+        opened the engine: end it and start anew. Costs nothing; `self_test` runs the engine."""
+        return not is_forked() and all(engine.healthy for engine in self._model.engines)
+
+    def self_test(self) -> float:
+        """Run noise of one chunk through all engines -> the seconds that took.
+
+        The first one is a warm-up: kernels are compiled, memory is taken. What does not work is raised as
+        from `separate`.
+        """
+        rate = self.manifest.sample_rate
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1, round(self.footprint.chunk_seconds * rate)))
+        began = time.perf_counter()
+        self.separate(noise, rate)
+        return time.perf_counter() - began
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -150,7 +166,7 @@ class Separator:
         song that is finished is skipped without reading it.
         Raises AudioReadError, OutputWriteError, and what `separate` raises.
         """
-        path, watch = Path(path), self._watch(options)
+        path, watch = Path(path), self._watch(options, Path(path))
         folder = Path(output) / (track_name(path) if track is None else track)
         estimator, stems = self._checked(options)
         remove_stale_parts(folder)
@@ -189,6 +205,8 @@ class Separator:
                 done = record.write(paths, source.frames / source.sample_rate)
             empty = [] if source.frames else ["holds no samples; its stems are empty"]
             warnings = [*reader.warnings, *files.warnings, *empty]
+        for warning in warnings:
+            watch.warn(warning)
         return SeparatedFile(
             done.paths,
             seconds=done.seconds,
@@ -200,8 +218,9 @@ class Separator:
             silent=watch.silent,
         )
 
-    def _watch(self, options: Options) -> Watch:
-        return Watch(self.manifest.name, options.cancel, options.progress)
+    def _watch(self, options: Options, song: Path | None = None) -> Watch:
+        name = None if song is None else printable(song)
+        return Watch(self.manifest.name, options.cancel, options.progress, song=name)
 
     def check(self, options: Options) -> tuple[str, ...]:
         """The names of the stems that would be made. Raises the UsageError that separating would raise."""
@@ -241,6 +260,7 @@ class Separator:
                 made[str(self.manifest.residual)] = mix - estimate.sum(axis=0)
             yield place, {stem: made[stem] for stem in stems}
             watch.advance(mix.shape[1] * (1 - model.ahead), rate)
+        watch.finish()
 
     def _whole(self, songs: Sequence[Song], options: Options) -> list[Stems]:
         """The stems of every song in one piece."""

@@ -10,6 +10,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from rofo.errors import EngineLoadError, EngineMismatchError, UsageError
+from rofo.log import LOG
 from rofo.manifest import EngineFile, Manifest, verify_file
 
 if TYPE_CHECKING:
@@ -100,10 +101,13 @@ def open_engine(path: Path, manifest: Manifest, settings: EngineSettings | None 
     """Check an engine file against its manifest and load it; `settings` None are the defaults.
 
     Raises EngineLoadError: missing file, backend not installed, precision not available, file altered,
-    built by another version or for another GPU, no driver; UsageError for a stream where there is no GPU.
+    built by another version or for another GPU, no driver, a forked process; UsageError for a stream where
+    there is no GPU.
     """
     from rofo.engines.contract import EngineSource
+    from rofo.engines.process import belongs_here, check_opening
 
+    check_opening(str(path))
     settings = settings or EngineSettings()
     entry = _entry(path, manifest)
     name = choose_backend(path, entry, settings.backend)
@@ -116,6 +120,10 @@ def open_engine(path: Path, manifest: Manifest, settings: EngineSettings | None 
     if entry.data is not None and entry.data_sha256 is not None:
         verify_file(path.with_name(entry.data), entry.data_sha256)
     engine: Engine = resolve_name(backend.engine)(EngineSource(path, manifest, entry, content), settings)
+    belongs_here(engine)
+    runs = {key: getattr(engine, key) for key in ("backend", "precision", "device", "batch")}
+    told = "%s: opened, %s in %s on %s, batch %d"
+    LOG.info(told, path, *runs.values(), extra={"engine": path.name, **runs})
     return engine
 
 
@@ -131,12 +139,17 @@ def choose_backend(path: Path, entry: EngineFile, wanted: str = "auto") -> str:
         offer = " or ".join(fitting) or "a newer rofo"
         raise EngineLoadError(f"{path}: backend {wanted} cannot run this file; use --backend {offer}")
     candidates = backends_for(entry.backend) if wanted == "auto" else {wanted: fitting[wanted]}
+    missing = []
     for name, one in candidates.items():
         if find_spec(one.module) is not None:
+            if missing:
+                told = f"{' and '.join(missing)} not installed, {name} runs it"
+                LOG.warning("%s: %s", path, told, extra={"engine": path.name, "backend": name})
             return name
+        missing.append(name)
     cures = " or ".join(f"pip install '{one.extra}'" for one in candidates.values())
-    missing = " or ".join(candidates) or f"backend for {entry.backend} files"
-    raise EngineLoadError(f"{path}: {missing} is not installed; {cures or 'install a newer rofo'}")
+    lacking = " or ".join(missing) or f"backend for {entry.backend} files"
+    raise EngineLoadError(f"{path}: {lacking} is not installed; {cures or 'install a newer rofo'}")
 
 
 def _entry(path: Path, manifest: Manifest) -> EngineFile:

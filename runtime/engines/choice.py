@@ -4,7 +4,8 @@ from pathlib import Path
 
 from rofo.engines import BACKENDS, EngineSettings, choose_backend
 from rofo.errors import EngineLoadError
-from rofo.manifest import MIN_INT8_PARITY_DB, EngineFile, Manifest, manifest_path
+from rofo.log import LOG
+from rofo.manifest import MIN_INT8_PARITY_DB, EngineFile, Manifest, below_gate, manifest_path
 
 # Lie beside an engine of another precision, in files of their own.
 _ON_DEMAND = ("int8", "fp8")
@@ -31,9 +32,14 @@ def engine_file(path: Path, manifest: Manifest, settings: EngineSettings) -> Pat
     if settings.precision in _ON_DEMAND:
         return beside.get(settings.precision, path)
     int8 = beside.get("int8")
-    # A copy of the fp32 engine alone keeps working.
-    takes = settings.precision == "auto" and int8 is not None and int8.exists() and has_vnni()
-    return int8 if int8 and takes and _safe(manifest, choose_backend(path, named, settings.backend)) else path
+    if settings.precision != "auto" or int8 is None:
+        return path
+    reason = _against(int8, manifest, choose_backend(path, named, settings.backend))
+    if reason is None:
+        return int8
+    told = f"{int8.name} is not taken: {reason}"
+    LOG.info("%s: %s", path, told, extra={"engine": path.name, "precision": named.precision})
+    return path
 
 
 def _first(path: Path, manifest: Manifest, settings: EngineSettings) -> EngineFile:
@@ -58,6 +64,10 @@ def has_vnni() -> bool:
     return any(_VNNI & set(line.split()) for line in lines if line.startswith("flags"))
 
 
-def _safe(manifest: Manifest, backend: str) -> bool:
-    snr_db = manifest.snr_db(backend, "int8")
-    return snr_db is not None and snr_db >= MIN_INT8_PARITY_DB
+def _against(int8: Path, manifest: Manifest, backend: str) -> str | None:
+    """What speaks against an int8 engine where it is not asked for, None where nothing does."""
+    if not int8.exists():  # a copy of the fp32 engine alone keeps working
+        return "there is no such file"
+    if not has_vnni():
+        return "this processor has no VNNI"
+    return below_gate(manifest.snr_db(backend, "int8"), MIN_INT8_PARITY_DB)

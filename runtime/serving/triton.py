@@ -96,7 +96,7 @@ class TritonEngine:
     `in_flight` calls at a time keep its batches full. That its output fits is for the caller to see.
     """
 
-    backend = "triton"
+    backend, device = "triton", "triton"  # which one it is placed on is Triton's to say
     healthy = True
 
     def __init__(self, network: Network, manifest: Manifest) -> None:
