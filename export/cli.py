@@ -193,7 +193,7 @@ def main(
         click.echo(_listed(checkpoint or ""))
         return
     if checkpoint is None:
-        raise click.UsageError("Missing argument 'CHECKPOINT'.")
+        raise click.UsageError("No checkpoint; give a file, or a name that --list shows.")
     if triton is not None and checkpoint.endswith(_ENGINES):
         _write_repository(Path(checkpoint), triton, targets)
         return

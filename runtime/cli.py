@@ -196,10 +196,12 @@ def main(
     if plan_memory:
         return _tell_memory(opened, as_json=as_json)
     if (song_list is None) != bool(inputs) or (shard and not song_list):
-        raise click.UsageError("Give songs, or --list SONGS.jsonl, of which --shard takes a part.")
+        raise click.UsageError(
+            "No songs, or twice; give files and folders, or --list, of which --shard is a part."
+        )
     if report is not None:
         if song_list:
-            raise click.UsageError("A --list has no --report; its rows are in DIR/results.jsonl.")
+            raise click.UsageError("A --list has no --report; see its rows in DIR/results.jsonl.")
         check_place(report)
     files, songs, part = list_inputs(inputs), read_list(song_list) if song_list else None, read_shard(shard)
     options = Options(stems=stems or None, channels=_numbers(channels), **chosen)

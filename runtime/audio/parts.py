@@ -40,10 +40,14 @@ class Part:
         while True:
             # Not named after the stem: that name may be as long as names can be already.
             self.path = _part_path(folder)
-            self.file = self.path.open("xb")
-            _lock(self.file, wait=True)
-            if self.path.exists():  # nobody took it for a dead one's before it was locked
-                return
+            try:
+                self.file = self.path.open("xb")
+                _lock(self.file, wait=True)
+                if self.path.exists():  # nobody took it for a dead one's before it was locked
+                    return
+            except BaseException:  # Ctrl-C too: nobody else knows of it yet
+                self.path.unlink(missing_ok=True)
+                raise
             self.file.close()
 
     def commit(self, path: Path) -> None:

@@ -113,13 +113,13 @@ class StemWriter:
             )
         self.path, self.format, self.clipped, self._written = path, format, 0, 0
         self._counts_clips = format.subtype not in ("FLOAT", "DOUBLE")
+        self._undo = ExitStack()
         with in_words(path):
             # What would fail in `commit` fails before the work: directories, names that are too long.
             with suppress(FileNotFoundError):
                 if stat.S_ISDIR(path.stat().st_mode):
                     raise IsADirectoryError(errno.EISDIR, "")
             self._part = Part(path.parent)
-        self._undo = ExitStack()
         self._undo.callback(self._part.discard)
         encoder = _Flac if format.container == "FLAC" else _Wav
         try:

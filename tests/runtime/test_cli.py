@@ -421,7 +421,7 @@ def test_no_arguments_and_unknown_options_are_usage_errors(engine, write, run):
         ["--engine", engine, "mix.wav", "--scheme", "triangle"],
         ["--engine", engine, "mix.wav", "--threads", "0"],
         ["--engine", engine, "mix.wav", "--format", "mp3"],
-        ["--engine", engine, "mix.wav", "--precision", "fp8"],
+        ["--engine", engine, "mix.wav", "--precision", "fp4"],
     ):
         out, err = run(*arguments, status=2)
         assert out == []

@@ -413,9 +413,9 @@ def test_the_command_line(make_engine, listed, capfd):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "Give songs, or --list"),
-        (["--list", "songs.jsonl", "a.wav"], "Give songs, or --list"),
-        (["--shard", "1/2", "a.wav"], "Give songs, or --list"),
+        ([], "No songs, or twice; give files and folders, or --list"),
+        (["--list", "songs.jsonl", "a.wav"], "No songs, or twice; give files and folders, or --list"),
+        (["--shard", "1/2", "a.wav"], "No songs, or twice; give files and folders, or --list"),
         (["--list", "none.jsonl"], "none.jsonl: No such file or directory; give a file with a JSON object"),
         (["--list", "songs.jsonl", "--shard", "3/2"], "the shard is '3/2'; give 1/8 to 8/8"),
         (["--list", "songs.jsonl", "--shard", "x"], "the shard is 'x'"),
