@@ -24,7 +24,7 @@ demo: $(DEMO_ENV)/ready
 	$(DEMO_ENV)/bin/python -m rofo.benchmarks.demo build/demo
 
 build/demo-env/ready: setup.cfg constraints.txt
-	@echo "Going to install PyTorch, ONNX and ONNX Runtime in build/demo-env: 350 MB to download, 1.1 GB on disk."
+	@echo "Going to install PyTorch, ONNX and ONNX Runtime in build/demo-env: 280 MB to download, 1.2 GB on disk."
 	@echo "On Linux pip takes PyTorch with CUDA: 3 GB and 7 GB, unless PIP_EXTRA_INDEX_URL names PyTorch's index for CPUs."
 	$(PYTHON) -m venv build/demo-env
 	build/demo-env/bin/pip install --quiet --constraint constraints.txt torch
@@ -36,7 +36,7 @@ demo-run: build/run-env/ready
 	build/run-env/bin/rofo-run --engine $(DEMO)/engine.onnx $(DEMO)/mix.flac --output build/demo-run
 
 build/run-env/ready: setup.cfg
-	@echo "Going to install rofo with ONNX Runtime in build/run-env: 50 MB to download, 200 MB on disk; no PyTorch."
+	@echo "Going to install rofo with ONNX Runtime in build/run-env: 45 MB to download, 180 MB on disk; no PyTorch."
 	$(PYTHON) -m venv build/run-env
 	build/run-env/bin/pip install --quiet '.[ort]'
 	touch $@

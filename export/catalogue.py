@@ -93,7 +93,7 @@ def find_download(name: str) -> Download:
         return known[name.lower()]
     near = difflib.get_close_matches(name.lower(), [d.name.lower() for _, d in list_downloads()], 3, 0.5)
     alike = f" (alike are {', '.join(known[key].name for key in near)})" if near else ""
-    raise CheckpointError(f"{name}: no such file or name in the catalogue{alike}; see rofo-export --list")
+    raise CheckpointError(f"{name}: No such file, nor a name of the catalogue{alike}; see rofo-export --list")
 
 
 def list_downloads(word: str = "") -> list[tuple[Entry, Download]]:

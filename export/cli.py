@@ -204,9 +204,8 @@ def main(
         from rofo.export.export import ExportOptions, export_checkpoint, facts_report
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed; pip install 'rofo[export]'") from None
-    source, yaml = _at_hand(checkpoint, config)
-    if output is None and source != Path(checkpoint):
-        output = Path(source.stem)  # the file itself lies in a cache
+    source, yaml, name = _at_hand(checkpoint, config)
+    output = output or name
     given = {
         "hop_length": hop_length,
         "n_fft": n_fft,
@@ -259,8 +258,11 @@ def _write_repository(engine: Path, folder: Path, kinds: Sequence[str]) -> None:
         click.echo(model)
 
 
-def _at_hand(checkpoint: str, config: str | None) -> tuple[Path, Path | None]:
-    """The files of checkpoint and yaml; downloaded where the first is no path, but a name or a link."""
+def _at_hand(checkpoint: str, config: str | None) -> tuple[Path, Path | None, Path | None]:
+    """The files of checkpoint and yaml; downloaded where the first is no path, but a name or a link.
+
+    Last the name for its engines in this case: the file itself lies in a cache.
+    """
     from rofo.export.hub import SCHEME, fetch_checkpoint
 
     yaml = Path(config) if config else None
@@ -268,9 +270,9 @@ def _at_hand(checkpoint: str, config: str | None) -> tuple[Path, Path | None]:
         yaml = fetch_checkpoint(config, note).checkpoint
     path = Path(checkpoint)
     if not checkpoint.startswith(SCHEME) and (path.is_file() or len(path.parts) > 1):
-        return path, yaml
+        return path, yaml, None
     fetched = fetch_checkpoint(checkpoint, note)
-    return fetched.checkpoint, yaml or fetched.config
+    return fetched.checkpoint, yaml or fetched.config, Path(fetched.name)
 
 
 def _listed(word: str) -> str:

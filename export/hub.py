@@ -33,8 +33,12 @@ def _quiet(_: str) -> None:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A checkpoint on this machine, and the yaml that was published with it, if there is one."""
+    """A checkpoint on this machine, and the yaml that was published with it, if there is one.
 
+    `name` is the catalogue's, or that of the file without its ending.
+    """
+
+    name: str
     checkpoint: Path
     config: Path | None
 
@@ -74,17 +78,17 @@ def fetch_checkpoint(name: str, tell: Tell = _quiet) -> Fetched:
     if name.startswith(SCHEME):
         link = HubLink.parse(name)
         path = _from_hub(link, Download(name), tell)
-        return Fetched(path, _yaml_beside(link.pinned(path), path, tell))
+        return Fetched(path.stem, path, _yaml_beside(link.pinned(path), path, tell))
     download = find_download(name)
     path = _fetch(download, tell)
     if download.config is None:
-        return Fetched(path, None)
+        return Fetched(download.name, path, None)
     config = download.config
     if download.link.startswith(SCHEME) and config.startswith(SCHEME):
         link, yaml = HubLink.parse(download.link), HubLink.parse(config)
         if (link.repo, link.revision) == (yaml.repo, yaml.revision):
             config = str(replace(yaml, revision=link.pinned(path).revision))
-    return Fetched(path, _fetch_yaml(config, tell))
+    return Fetched(download.name, path, _fetch_yaml(config, tell))
 
 
 def _fetch(download: Download, tell: Tell) -> Path:
