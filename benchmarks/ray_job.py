@@ -33,13 +33,17 @@ def prove(count: int, folder: Path, say: Say) -> Proof:
     plain, out = folder / "plain", folder / "out"
     one = ["--engine", str(engine), "--backend", "onnxruntime", "--threads", "1"]
     say("rofo-run, one song after the other")
-    run = [sys.executable, "-m", "rofo.cli", *one, *map(str, songs), "--output", str(plain)]
+    tool = str(Path(sys.executable).with_name("rofo-run"))
+    run = [tool, *one, *map(str, songs), "--output", str(plain)]
     subprocess.run(run, check=True, capture_output=True)
     listed = _write_list(folder, songs)
     job = [sys.executable, "-m", "rofo.serving.ray", *one, "--list", str(listed), "--output", str(out)]
     killed, code = _survive([*job, "--workers", "2"], out, count, folder, say)
     rows = [row for file in sorted((out / "results").glob("*.jsonl")) for row in read_rows(file)]
-    failures = [*_wrong(rows, songs, plain, out), *([] if code == FAILED else [f"exit code {code}"])]
+    failures = [
+        f"{what}s were killed {killed[what]} times" for what in KILLS if killed[what] < len(KILLS[what])
+    ]
+    failures += [*_wrong(rows, songs, plain, out), *([] if code == FAILED else [f"exit code {code}"])]
     again = subprocess.run(
         [*job, "--workers", "2"], check=False, capture_output=True, text=True, env=_env(folder)
     )
@@ -71,7 +75,7 @@ def _survive(job: list[str], out: Path, count: int, folder: Path, say: Say) -> t
                 process.wait()
                 _gone(folder)
                 process = subprocess.Popen(job, stdout=log, stderr=log, env=_env(folder))
-            elif workers := list(_ray_processes(folder, lambda name: name.startswith("ray::Map(Worker)"))):
+            elif workers := list(_ray_processes(folder, lambda name: "(Map(Worker))" in name)):
                 os.kill(workers[0], signal.SIGKILL)
             else:
                 continue
