@@ -51,6 +51,8 @@ METHODS = {
     "disk": Method("rofo.benchmarks.disk", 50, "bytes"),
     "ray": Method("rofo.benchmarks.ray", 300, "songs"),
     "ray-cost": Method("rofo.benchmarks.ray_cost", 5, "rounds"),
+    "triton": Method("rofo.benchmarks.triton", 1000, "requests"),
+    "images": Method("rofo.benchmarks.images", 2, "container files"),
 }
 
 
