@@ -54,6 +54,8 @@ METHODS = {
     "soak": Method("rofo.benchmarks.soak", 60, "minutes"),
     "reopen": Method("rofo.benchmarks.reopen", 1000, "times"),
     "fuzz": Method("rofo.benchmarks.fuzz", 10_000, "files of each kind"),
+    "triton": Method("rofo.benchmarks.triton", 1000, "requests"),
+    "images": Method("rofo.benchmarks.images", 2, "container files"),
 }
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,18 @@ ENVIRONMENT = "ROFO_TRITON"
 _START_SECONDS, _STOP_SECONDS = 120.0, 60.0
 
 
-def installation() -> Path:
+def python() -> Path:
+    """The Python of the environment that holds the server."""
+    return _root() / "bin" / "python"
+
+
+def _root() -> Path:
+    return Path(os.environ.get(ENVIRONMENT, "build/triton"))
+
+
+def _installation() -> Path:
     """The site-packages that hold the server. Raises UsageError with the command that makes one."""
-    root = Path(os.environ.get(ENVIRONMENT, "build/triton"))
+    root = _root()
     found = sorted(root.glob("lib/python*/site-packages/pytriton/tritonserver"))
     if not found:
         raise UsageError(
@@ -39,10 +48,11 @@ def installation() -> Path:
 
 
 class Server:
-    """A running server; `url` is its address."""
+    """A running server; `url` is its address, `grpc` that of the other protocol."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-        self.process, self.url, self._log = process, f"http://127.0.0.1:{port}", log
+    def __init__(self, process: "subprocess.Popen[bytes]", ports: Sequence[int], log: Path) -> None:
+        self.process, self._log = process, log
+        self.url, self.grpc = f"http://127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}"
 
     def asked(self, path: str, *, post: bool = False) -> tuple[int, Any]:
         """Status and JSON of an address of the server; status 0 where it does not answer."""
@@ -63,6 +73,10 @@ class Server:
         """How many times a model ran, by the size of the batch."""
         (found,) = self.asked(f"models/{model}/stats")[1]["model_stats"]
         return {stats["batch_size"]: int(stats["compute_infer"]["count"]) for stats in found["batch_stats"]}
+
+    def chunks(self, model: str) -> int:
+        """How many chunks a model ran."""
+        return sum(size * runs for size, runs in self.batches(model).items())
 
     def processes(self) -> list[int]:
         """The server and the processes of its models."""
@@ -89,7 +103,7 @@ class Server:
 @contextmanager
 def served(repository: Path, folder: Path) -> Iterator[Server]:
     """A server of all models of a repository, ready; `folder` gets its log. Raises EngineRunError."""
-    site, ports, log = installation(), _free_ports(3), folder / "server.log"
+    site, ports, log = _installation(), _free_ports(3), folder / "server.log"
     names = ("--http-port", "--grpc-port", "--metrics-port")
     command = [
         str(site / "pytriton/tritonserver/bin/tritonserver"),
@@ -99,7 +113,7 @@ def served(repository: Path, folder: Path) -> Iterator[Server]:
     ]
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=_environment(site))
-    server = Server(process, ports[0], log)
+    server = Server(process, ports, log)
     try:
         end = time.monotonic() + _START_SECONDS
         while not server.ready():

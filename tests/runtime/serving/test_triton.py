@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from triton_standin import Request, Tensor, TritonError, parsed, stand_in
 
 import rofo
 from rofo.errors import EngineMismatchError
+from rofo.export.cli import main
 from rofo.export.triton import ServingOptions, write_repository
 from rofo.manifest import Member, MixerManifest, file_sha256, load_manifest
 
@@ -301,7 +301,29 @@ def test_a_plan_that_no_manifest_knows_is_refused(make_engine, tmp_path):
 
 
 def test_rofo_export_writes_a_repository_of_what_is_there(make_engine, tmp_path):
+    """In a process without torch: the machine that serves need not have it."""
     engine = make_engine("level").with_suffix(".json")
-    command = [Path(sys.executable).with_name("rofo-export"), engine, "--triton", tmp_path / "models"]
+    code = "import sys; sys.modules['torch'] = None; from rofo.export.cli import main; main()"
+    command = [sys.executable, "-c", code, engine, "--triton", tmp_path / "models"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [str(tmp_path / "models" / n) for n in ("level_network", "level")]
+
+
+def test_rofo_export_writes_a_repository_of_what_it_makes(checkpoint, tmp_path, capsys):
+    weights, config = checkpoint
+    arguments = [
+        weights,
+        "--config",
+        config,
+        "--output",
+        tmp_path / "tiny",
+        "--target",
+        "onnx",
+        "--no-verify",
+    ]
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in (*arguments, "--triton", tmp_path / "models")])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "models" / "tiny")
+    (network,) = (tmp_path / "models").glob("*_network")
+    assert (network / "1" / "tiny.onnx").read_bytes() == (tmp_path / "tiny.onnx").read_bytes()
