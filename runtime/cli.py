@@ -137,7 +137,7 @@ def main(
         click.echo(json.dumps(asdict(plan)) if as_json else plan)
         return 0
     if not inputs:
-        raise UsageError("there is nothing to separate; name audio files, or folders of them")
+        raise click.UsageError("Missing argument 'INPUTS...'.")
     files = list_inputs(inputs)
     options = Options(stems=stems or None, channels=_numbers(channels), **chosen)
     with Separator(
