@@ -8,11 +8,39 @@ from typing import Any
 _NUMBERS = (0, 1, 2, 3, 7, 127, 128, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _WORDS = (
     *("0", "-1", "1e999", "nan", "-inf", "9" * 30, "true", "null", "[]", "{}", '""', "'", "\\", "\0", "\n"),
-    *('"../../outside"', '"/etc/passwd"', '"a/b"', '"CON"', '"\\u0000"', "*a", "&a", "!!python/object:os.system"),
+    *(
+        '"../../outside"',
+        '"/etc/passwd"',
+        '"a/b"',
+        '"CON"',
+        '"\\u0000"',
+        "*a",
+        "&a",
+        "!!python/object:os.system",
+    ),
     *("<<", "- ", ": ", "[[", "]]", "# ", "\ufeff", "\u202e", "é" * 300, "(" * 200, "{" * 200, "[" * 2000),
 )
 _VALUES: tuple[Any, ...] = (
-    *(None, True, False, 0, -1, 1, 2, 3, 0.5, -0.5, 1e308, 2**31, 2**63, 10**30, "", "x", "../x", "/etc/passwd"),
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        2,
+        3,
+        0.5,
+        -0.5,
+        1e308,
+        2**31,
+        2**63,
+        10**30,
+        "",
+        "x",
+        "../x",
+        "/etc/passwd",
+    ),
     *("\0", "a" * 5000, [], {}, [[]], {"x": {}}, float("nan"), float("inf")),
 )
 _HEAD = 96  # where headers are: half of all mutations of bytes are there
@@ -72,7 +100,7 @@ def _byte(content: bytearray, at: int, seeds: Sequence[bytes], draw: random.Rand
 def _number(content: bytearray, at: int, seeds: Sequence[bytes], draw: random.Random) -> None:
     width, order = draw.choice((2, 4, 8)), draw.choice(("little", "big"))
     number = draw.choice(_NUMBERS) & (256**width - 1)
-    content[at : at + width] = number.to_bytes(width, order)[: len(content) - at]  # type: ignore[arg-type]
+    content[at : at + width] = number.to_bytes(width, order)[: len(content) - at]
 
 
 def _cut(content: bytearray, at: int, seeds: Sequence[bytes], draw: random.Random) -> None:

@@ -18,7 +18,7 @@ def prove(count: int, folder: Path, say: Say) -> Proof:
     figures: dict[str, float | int | str] = {}
     failures: list[str] = []
     for backend in ("openvino", "onnxruntime"):
-        seen = []
+        seen: list[Held] = []
         for done in range(1, count + 1):
             with Separator(engine, backend=backend, threads=1) as separator:
                 separator.self_test()

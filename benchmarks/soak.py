@@ -158,7 +158,7 @@ def _file(separator: Separator, song: _Song, options: Options) -> Digests:
 
 
 def _digests(stems: Mapping[str, Any]) -> Digests:
-    return {name: hashlib.sha256(np.ascontiguousarray(stem)).hexdigest() for name, stem in stems.items()}
+    return {name: hashlib.sha256(stem.tobytes()).hexdigest() for name, stem in stems.items()}
 
 
 DOORS: dict[str, Callable[[Separator, _Song, Options], Digests]] = {

@@ -132,7 +132,12 @@ def main(
     if plan_memory:
         from rofo import memory
 
-        how = {"backend": backend, "precision": precision, "threads": threads, "low_memory": low_memory}
+        how: dict[str, Any] = {
+            "backend": backend,
+            "precision": precision,
+            "threads": threads,
+            "low_memory": low_memory,
+        }
         plan = memory.plan_memory(partial(Separator, engine, **how))
         click.echo(json.dumps(asdict(plan)) if as_json else plan)
         return 0
