@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from rofo import Separator
-from rofo.benchmarks.held import Held, growth, leaks
+from rofo.benchmarks.held import Held, engine_made_elsewhere, growth, leaks
 from rofo.benchmarks.reliability import Proof
 from rofo.benchmarks.rounds import Say
-from rofo.benchmarks.tiny import tiny_engine
 from rofo.console import one_heap
 
 MOST = 0.01
@@ -15,11 +14,11 @@ MOST = 0.01
 def prove(count: int, folder: Path, say: Say) -> Proof:
     """Open `count` times by each backend."""
     one_heap()
-    engine = tiny_engine(folder)
+    engine = engine_made_elsewhere(folder)
     figures: dict[str, float | int | str] = {}
     failures: list[str] = []
     for backend in ("openvino", "onnxruntime"):
-        seen = []
+        seen: list[Held] = []
         for done in range(1, count + 1):
             with Separator(engine, backend=backend, threads=1) as separator:
                 separator.self_test()

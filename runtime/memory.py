@@ -15,7 +15,7 @@ from rofo.audio.samples import AudioFormat
 from rofo.audio.writer import StemWriter
 from rofo.separator import Separator
 
-_STATUS = Path("/proc/self/statm")
+_STATUS = Path("/proc/self/status")
 _EVERY = 0.002  # seconds between two looks
 _CHUNKS = 12
 
@@ -107,13 +107,22 @@ def _watched() -> Iterator[list[int]]:
 
 def _resident() -> int:
     """Bytes that this process holds; where the system does not say, the most that it held."""
-    try:
-        pages = int(_STATUS.read_text(encoding="ascii").split()[1])
-    except OSError:
-        return _highest()
-    return pages * resource.getpagesize()
+    return _told("VmRSS") or _most()
 
 
 def _highest() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return _told("VmHWM") or _most()
+
+
+def _told(field: str) -> int | None:
+    """A field of Linux's report on this process, which is in kB."""
+    try:
+        lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
+
+
+def _most() -> int:
+    """As every system has it; on Linux it counts what ran in this process before, such as a shell."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -43,7 +43,8 @@ PAGES = [
 TOOLS = {"rofo-run": run, "rofo-export": export}
 LANGUAGES = {"sh", "python", "toml", "text"}
 RULES = [  # why a command is not run at once: the first whose pattern is found
-    ("the network", r"^rofo-export (hf://\S+|\w+)( |$)|\b(pip|docker|curl|wget|git clone|apt-get|hf)\b|\.deb\b|checkpoints/demo/\w+\.py"),
+    ("the network", r"^rofo-export (hf://\S+|\w+)( |$)"),
+    ("the network", r"\b(pip|docker|curl|wget|git clone|apt-get|hf)\b|\.deb\b|checkpoints/demo/\w+\.py"),
     ("a GPU", r"\.plan\b|onnxruntime-cuda|--target tensorrt( |$)|tritonserver"),
     ("minutes", r"^rofo-bench (?!shape)|^make |--quantize|tensorrt-rtx|--member|kuielab"),
 ]

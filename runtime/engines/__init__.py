@@ -139,7 +139,7 @@ def choose_backend(path: Path, entry: EngineFile, wanted: str = "auto") -> str:
         offer = " or ".join(fitting) or "a newer rofo"
         raise EngineLoadError(f"{path}: backend {wanted} cannot run this file; use --backend {offer}")
     candidates = backends_for(entry.backend) if wanted == "auto" else {wanted: fitting[wanted]}
-    missing = []
+    missing: list[str] = []
     for name, one in candidates.items():
         if find_spec(one.module) is not None:
             if missing:

@@ -293,4 +293,5 @@ def test_a_plan_of_memory_needs_no_songs(make_engine):
 
 def test_no_songs_are_a_mistake_otherwise(make_engine):
     told = CliRunner().invoke(main.command, ["--engine", str(make_engine())])
-    assert isinstance(told.exception, rofo.UsageError)
+    assert told.exit_code == 2
+    assert "INPUTS" in told.output
