@@ -1,4 +1,4 @@
-"""Which engine file of a manifest is opened: the one that was named, or one in 8 bits beside it."""
+"""Which engine file of a manifest is opened: the one that was named, or a shorter one beside it."""
 
 from pathlib import Path
 
@@ -6,8 +6,6 @@ from rofo.engines import BACKENDS, EngineSettings, choose_backend
 from rofo.errors import EngineLoadError
 from rofo.manifest import MIN_INT8_PARITY_DB, EngineFile, Manifest, manifest_path
 
-# Lie beside an engine of another precision, in files of their own.
-_ON_DEMAND = ("int8", "fp8")
 _CPUINFO = Path("/proc/cpuinfo")
 # Instructions that multiply four pairs of bytes and add the products to an int32. Without them bytes are
 # widened first, and int8 is no faster than fp32.
@@ -17,23 +15,34 @@ _VNNI = {"avx512_vnni", "avx_vnni"}
 def engine_file(path: Path, manifest: Manifest, settings: EngineSettings) -> Path:
     """`path`, or where it is a manifest, the first engine file there that the backend runs.
 
-    Where int8 or fp8 is asked for, the engine of that precision beside it. Where `auto` may take it, the int8
-    engine: on a processor with VNNI, with a parity that passes the gate. Raises EngineLoadError where the
-    manifest has only an engine in fp8, for which no card has spoken yet, and nobody asked for it.
+    Where a precision is asked for, the engine of that precision beside it, if there is one. `auto` takes with
+    a parity that passes the gate int8 on a processor with VNNI, and on CUDA fp16. Raises EngineLoadError
+    where the manifest has only an engine in fp8, for which no card has spoken yet, and nobody asked for it.
     """
     if path == manifest_path(path):
         path = path.with_name(_first(path, manifest, settings).file)
     named = next((entry for entry in manifest.engines if entry.file == path.name), None)
-    if named is None or named.precision in _ON_DEMAND:
+    if named is None or _lies_beside(named):
         return path
-    of_its_kind = (entry for entry in manifest.engines if entry.backend == named.backend)
-    beside: dict[str, Path] = {entry.precision: path.with_name(entry.file) for entry in of_its_kind}
-    if settings.precision in _ON_DEMAND:
+    backend = BACKENDS.get(settings.backend)
+    kinds = (named.backend, backend.typed if backend else None)
+    beside: dict[str, Path] = {
+        e.precision: path.with_name(e.file) for e in manifest.engines if e.backend in kinds
+    }
+    if settings.precision != "auto":
         return beside.get(settings.precision, path)
-    int8 = beside.get("int8")
+    precision = "fp16" if backend and backend.typed else "int8"
     # A copy of the fp32 engine alone keeps working.
-    takes = settings.precision == "auto" and int8 is not None and int8.exists() and has_vnni()
-    return int8 if int8 and takes and _safe(manifest, choose_backend(path, named, settings.backend)) else path
+    if precision == named.precision or precision not in beside or not beside[precision].exists():
+        return path
+    able = precision == "fp16" or has_vnni()
+    safe = able and _safe(manifest, choose_backend(path, named, settings.backend), precision)
+    return beside[precision] if safe else path
+
+
+def _lies_beside(entry: EngineFile) -> bool:
+    """Whether it is in a file of its own beside an engine of another precision, and taken where named."""
+    return entry.precision in ("int8", "fp8") or any(one.typed == entry.backend for one in BACKENDS.values())
 
 
 def _first(path: Path, manifest: Manifest, settings: EngineSettings) -> EngineFile:
@@ -58,6 +67,6 @@ def has_vnni() -> bool:
     return any(_VNNI & set(line.split()) for line in lines if line.startswith("flags"))
 
 
-def _safe(manifest: Manifest, backend: str) -> bool:
-    snr_db = manifest.snr_db(backend, "int8")
+def _safe(manifest: Manifest, backend: str, precision: str) -> bool:
+    snr_db = manifest.snr_db(backend, precision)
     return snr_db is not None and snr_db >= MIN_INT8_PARITY_DB
