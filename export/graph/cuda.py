@@ -20,8 +20,7 @@ from rofo.export.graph.trace import INLINE_BYTES
 BACKEND = "onnxruntime-cuda"
 
 # Of the operators that networks here are made of: those with CUDA kernels for float32 and fp16 in opset 23,
-# as registered in ONNX Runtime's docs/OperatorKernels.md of 2026. Attention has them since 1.25. Loops have
-# one too, whose steps the processor counts.
+# as registered in ONNX Runtime's docs/OperatorKernels.md of 2026. Attention has them since 1.25.
 KERNELS = {
     "Add", "Attention", "Cast", "Concat", "Conv", "ConvTranspose", "Cos", "Div", "Einsum", "Elu", "Erf",
     "Exp", "Expand", "Flatten", "GRU", "Gather", "Gelu", "Gemm", "GlobalAveragePool", "Identity",
