@@ -56,8 +56,9 @@ def complete_checkpoint(_: click.Context, __: click.Parameter, begun: str) -> li
     "--target",
     "targets",
     multiple=True,
-    type=click.Choice(["onnx", "tensorrt-rtx", "tensorrt"]),
-    help="What to write; may be repeated. Default: onnx, and tensorrt-rtx where its builder is installed.",
+    type=click.Choice(["onnx", "onnxruntime-cuda", "tensorrt-rtx", "tensorrt"]),
+    help="What to write; may be repeated. onnxruntime-cuda is STEM.fp16.onnx. Default: onnx, and "
+    "tensorrt-rtx where its builder is installed.",
 )
 @click.option(
     "--precision",
@@ -227,6 +228,7 @@ def main(
         members=members,
         batch=batch or 1,
         onnx="onnx" in targets,
+        cuda="onnxruntime-cuda" in targets,
         plan=None if only_facts else _plan(targets, precision, attention, gpu, batch, diagnose=diagnose),
         int8=quantize == "int8",
         calibrate=calibrate,
@@ -305,7 +307,7 @@ def _plan(
     """The plan among the targets; a usage error for two plans, which would have one name."""
     from rofo.export.plan.plan import PlanOptions
 
-    plans = sorted(set(targets) - {"onnx"})
+    plans = sorted(set(targets) - {"onnx", "onnxruntime-cuda"})
     if len(plans) > 1:
         raise click.UsageError(f"{' and '.join(plans)} would both write STEM.plan; export them one by one")
     if not plans:

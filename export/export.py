@@ -15,6 +15,8 @@ from rofo.export.calibration import OWN, calibration_chunks
 from rofo.export.errors import CheckpointError
 from rofo.export.facts import report
 from rofo.export.families import describe, find_family, load_network
+from rofo.export.graph.cuda import BACKEND as CUDA
+from rofo.export.graph.cuda import CudaGraph, for_cuda
 from rofo.export.graph.diagnosis import LayerOutput, LayerParity, layer_outputs, layer_parity
 from rofo.export.graph.fp8 import choose_fp8
 from rofo.export.graph.gates import Reference, check_engine, check_typed, loud_chunk, reference
@@ -42,7 +44,8 @@ class ExportOptions:
     plan to build. `int8` asks for an int8 engine beside the ONNX one; it and a plan in FP8 are calibrated on
     the sound files of `calibrate`, by default on what comes with rofo. `verify` False skips the comparison
     with the network: an int8 engine is then held to the fp32 one, its parity not recorded, and in an FP8 plan
-    every product is. `sha256` is what the file must have.
+    every product is. `cuda` asks for a typed fp16 graph for
+    ONNX Runtime on CUDA. `sha256` is what the file must have.
     """
 
     output: Path | None = None
@@ -54,6 +57,7 @@ class ExportOptions:
     plan: PlanOptions | None = None
     int8: bool = False
     calibrate: Sequence[Path] = ()
+    cuda: bool = False
     verify: bool = True
     sha256: str | None = None
     unsafe_pickle: bool = False
@@ -72,8 +76,8 @@ class ExportReport:
 def export_checkpoint(
     checkpoint: Path, options: ExportOptions = ExportOptions(), stage: Stage = lambda _: None
 ) -> ExportReport:
-    """Write OUTPUT.onnx (and OUTPUT.onnx.data for large weights), OUTPUT.int8.onnx and a plan if asked, and
-    OUTPUT.json.
+    """Write OUTPUT.onnx (and OUTPUT.onnx.data for large weights), OUTPUT.int8.onnx, OUTPUT.fp16.onnx and a
+    plan if asked, and OUTPUT.json.
 
     `stage` is told what is going on. Nothing is written unless every step succeeds; where OUTPUT.json
     describes engines of the same checkpoint and facts already, the new ones are added to it.
@@ -101,6 +105,7 @@ def export_checkpoint(
         wanted = reference(model, family.original(source, model.facts, network), keeps_silence=silent)
     with staging(stem) as folder:
         onnx = _write_onnx(model, network, folder, options.batch, stage) if options.onnx else None
+        cuda = _write_cuda(model, network, folder, options.batch, stage) if options.cuda else None
         typed = None
         if options.plan and gpu:
             typed = _write_typed(model, network, folder, options.plan, gpu, stage)
@@ -108,6 +113,8 @@ def export_checkpoint(
         parts = [_finish_onnx(model, onnx, wanted, stage)] if onnx else []
         if onnx and options.int8:
             parts.append(_quantised(model, onnx, wanted, options, stage))
+        if cuda:
+            parts.append(_finish_cuda(model, cuda, wanted, stage))
         if typed and options.plan and gpu:
             kept: tuple[str, ...] = ()
             if options.plan.precision == "fp8":
@@ -150,13 +157,21 @@ class _Typed:
     outputs: Mapping[str, LayerOutput]
 
 
+@dataclass(frozen=True)
+class _Cuda:
+    """An engine for ONNX Runtime on CUDA, and its graph for a single chunk, to be measured."""
+
+    part: _Part
+    one: Path
+
+
 def _stem(checkpoint: Path, options: ExportOptions) -> Path:
     stem = options.output if options.output is not None else checkpoint.with_suffix("")
     if options.batch < 1:
         raise UsageError(f"batch is {options.batch}; give 1 or more")
     if stem.name in ("", ".."):
         raise UsageError(f"{stem}: not a name for the engine; give the path of the results without suffix")
-    if not options.onnx and options.plan is None:
+    if not (options.onnx or options.cuda) and options.plan is None:
         raise UsageError(f"{stem}: neither an ONNX file nor a plan to be written; choose one or both")
     if options.int8 and not options.onnx:
         raise UsageError(f"{stem}: an int8 engine is made of the ONNX one; add --target onnx")
@@ -204,6 +219,42 @@ def _finish_onnx(model: Model, part: _Part, wanted: Reference | None, stage: Sta
     stage("running the engine against it")
     parity = check_engine(part.files[-1], model.manifest([part.entry], ()), wanted)
     return _Part(part.files, part.entry, parity)
+
+
+def _write_cuda(model: Model, network: nn.Module, folder: Path, batch: int, stage: Stage) -> _Cuda:
+    """The typed graph for ONNX Runtime on CUDA, not measured yet."""
+    stage("writing the graph in fp16 for ONNX Runtime on CUDA")
+    engine = model.family.engine(network, model.facts, Form(precision="fp16"))
+
+    def written(chunks: int) -> tuple[Path, ...]:
+        inside = folder / f"cuda-{chunks}"
+        inside.mkdir()
+        file = inside / f"{model.name}.fp16.onnx"
+        write_onnx(engine, model.tensors(chunks), file, typed=True)
+        data = for_cuda(file)
+        return (*([data] if data else []), file)
+
+    files = written(batch)
+    *data, file = files
+    entry = EngineFile(
+        file=file.name,
+        backend=CUDA,
+        backend_version=f"opset {OPSET}",
+        precision="fp16",
+        compute_capabilities=(),
+        batch=batch,
+        sha256=file_sha256(file),
+        data=data[0].name if data else None,
+        data_sha256=file_sha256(data[0]) if data else None,
+    )
+    return _Cuda(_Part(files, entry), file if batch == 1 else written(1)[-1])
+
+
+def _finish_cuda(model: Model, cuda: _Cuda, wanted: Reference | None, stage: Stage) -> _Part:
+    if wanted is None:
+        return cuda.part
+    stage("measuring it on the CPU")
+    return replace(cuda.part, parity=(check_typed(cuda.one, model.name, CudaGraph(), wanted),))
 
 
 def _quantised(

@@ -106,7 +106,8 @@ class OverlapAdd:
 class EngineFile:
     """One engine file beside the manifest. `data` is the file that holds an .onnx file's large weights.
 
-    `backend` is the kind of file: onnx, or the library that built a plan, see rofo.engines.Backend.
+    `backend` is the kind of file: onnx, the library that built a plan, or the only backend that runs a typed
+    graph, see rofo.engines.Backend.
     `compute_capabilities` are those a .plan runs on, "8.9" or, with all later ones, "8.0+". `onnx_sha256` is
     the graph it was built from, `device_memory` the GPU memory in bytes that it needs. `launches` is told of
     plans with recurrent layers, which are loops: how many kernels one run launches, whatever its batch. Of an

@@ -45,6 +45,12 @@ class PlanOptions:
         island = self.attention not in (None, self.form.precision)
         return f"{self.precision} with {self.attention} attention" if island else self.precision
 
+    @property
+    def cure(self) -> str:
+        """What to try where it fails the gate."""
+        cures = {"fp32": "--target onnx", "bf16": "--precision fp32", "fp8": "--precision fp16"}
+        return cures.get(self.precision, "--precision bf16 or fp32")
+
     def target(self) -> Gpu:
         """The card; raises EngineLoadError where the builder or, if it needs one, the card is missing.
 

@@ -1,4 +1,4 @@
-"""Which engine file of a manifest is opened: the one that was named, or one in 8 bits beside it."""
+"""Which engine file of a manifest is opened: the one that was named, or a shorter one beside it."""
 
 from pathlib import Path
 
@@ -7,8 +7,6 @@ from rofo.errors import EngineLoadError
 from rofo.log import LOG
 from rofo.manifest import MIN_INT8_PARITY_DB, EngineFile, Manifest, below_gate, manifest_path
 
-# Lie beside an engine of another precision, in files of their own.
-_ON_DEMAND = ("int8", "fp8")
 _CPUINFO = Path("/proc/cpuinfo")
 # Instructions that multiply four pairs of bytes and add the products to an int32. Without them bytes are
 # widened first, and int8 is no faster than fp32.
@@ -18,28 +16,36 @@ _VNNI = {"avx512_vnni", "avx_vnni"}
 def engine_file(path: Path, manifest: Manifest, settings: EngineSettings) -> Path:
     """`path`, or where it is a manifest, the first engine file there that the backend runs.
 
-    Where int8 or fp8 is asked for, the engine of that precision beside it. Where `auto` may take it, the int8
-    engine: on a processor with VNNI, with a parity that passes the gate. Raises EngineLoadError where the
-    manifest has only an engine in fp8, for which no card has spoken yet, and nobody asked for it.
+    Where a precision is asked for, the engine of that precision beside it, if there is one. `auto` takes with
+    a parity that passes the gate int8 on a processor with VNNI, and on CUDA fp16. Raises EngineLoadError
+    where the manifest has only an engine in fp8, for which no card has spoken yet, and nobody asked for it.
     """
     if path == manifest_path(path):
         path = path.with_name(_first(path, manifest, settings).file)
     named = next((entry for entry in manifest.engines if entry.file == path.name), None)
-    if named is None or named.precision in _ON_DEMAND:
+    if named is None or _lies_beside(named):
         return path
-    of_its_kind = (entry for entry in manifest.engines if entry.backend == named.backend)
-    beside: dict[str, Path] = {entry.precision: path.with_name(entry.file) for entry in of_its_kind}
-    if settings.precision in _ON_DEMAND:
+    backend = BACKENDS.get(settings.backend)
+    kinds = (named.backend, backend.typed if backend else None)
+    beside: dict[str, Path] = {
+        e.precision: path.with_name(e.file) for e in manifest.engines if e.backend in kinds
+    }
+    if settings.precision != "auto":
         return beside.get(settings.precision, path)
-    int8 = beside.get("int8")
-    if settings.precision != "auto" or int8 is None:
+    precision = "fp16" if backend and backend.typed else "int8"
+    if precision == named.precision or precision not in beside:
         return path
-    reason = _against(int8, manifest, choose_backend(path, named, settings.backend))
+    reason = _against(beside[precision], manifest, precision, choose_backend(path, named, settings.backend))
     if reason is None:
-        return int8
-    told = f"{int8.name} is not taken: {reason}"
+        return beside[precision]
+    told = f"{beside[precision].name} is not taken: {reason}"
     LOG.info("%s: %s", path, told, extra={"engine": path.name, "precision": named.precision})
     return path
+
+
+def _lies_beside(entry: EngineFile) -> bool:
+    """Whether it is in a file of its own beside an engine of another precision, and taken where named."""
+    return entry.precision in ("int8", "fp8") or any(one.typed == entry.backend for one in BACKENDS.values())
 
 
 def _first(path: Path, manifest: Manifest, settings: EngineSettings) -> EngineFile:
@@ -64,10 +70,10 @@ def has_vnni() -> bool:
     return any(_VNNI & set(line.split()) for line in lines if line.startswith("flags"))
 
 
-def _against(int8: Path, manifest: Manifest, backend: str) -> str | None:
-    """What speaks against an int8 engine where it is not asked for, None where nothing does."""
-    if not int8.exists():  # a copy of the fp32 engine alone keeps working
+def _against(file: Path, manifest: Manifest, precision: str, backend: str) -> str | None:
+    """What speaks against an engine where its precision is not asked for, None where nothing does."""
+    if not file.exists():  # a copy of the fp32 engine alone keeps working
         return "there is no such file"
-    if not has_vnni():
+    if precision == "int8" and not has_vnni():
         return "this processor has no VNNI"
-    return below_gate(manifest.snr_db(backend, "int8"), MIN_INT8_PARITY_DB)
+    return below_gate(manifest.snr_db(backend, precision), MIN_INT8_PARITY_DB)

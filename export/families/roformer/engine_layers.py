@@ -129,7 +129,8 @@ class Attention(nn.Module):
         q, k = self.positions(
             q.reshape(batch, length, self.heads, -1), k.reshape(batch, length, self.heads, -1)
         )
-        out = attend(q.flatten(2), k.flatten(2), v, heads=self.heads, scale=self.scale)
+        q, k = (cast(part.flatten(2), self.dtype) for part in (q, k))
+        out = attend(q, k, v, heads=self.heads, scale=self.scale)
         return out.reshape(batch, length, self.heads, -1), gates
 
     def _heads_first(self, projected: Tensor) -> tuple[Tensor, Tensor]:
