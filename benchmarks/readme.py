@@ -29,7 +29,7 @@ _CAPTION = """\
 Weights are seeded, at the public sizes; the demo's are trained. *Times real time*: seconds of song a second.
 *Times PyTorch*: against its fp32 in the same round. *dB from PyTorch*: power of a stem over that of its
 difference from PyTorch's fp32, of the worst stem on a real mix; 110 is what rounding in fp32 makes, at 40 the
-difference is a hundredth of the sound."""
+difference is a hundredth of the sound. [All figures](benchmarks/README.md), and how they were measured."""
 
 
 def main() -> None:

@@ -17,8 +17,8 @@ from rofo.console import (
     debugging,
     note,
     one_heap,
+    talkative,
     tell,
-    verbose,
     verbose_option,
 )
 from rofo.dsp import SCHEMES
@@ -39,7 +39,7 @@ _SECTIONS = {  # of --help, by the names of the parameters; what is not named co
     "What is needed first": ("engine", "output", "stems", "container", "backend"),
     "Sound": ("overlap", "scheme", "shifts", "no_residual"),
     "Machine": ("precision", "threads", "low_memory", "plan_memory"),
-    "Songs": ("channels", "subtype", "allow_truncated", "sanitize", "max_minutes"),
+    "Songs": ("report", "channels", "subtype", "allow_truncated", "sanitize", "max_minutes"),
     "Many songs": ("resume", "song_list", "shard", "as_json"),
 }
 
@@ -218,7 +218,7 @@ def main(
         if songs is not None:
             return _tell_list(separate_list(separator, songs, output, options, part), as_json=as_json)
         page = Report(report, separator, options) if report else None
-        run = _Run(separator, output, options, as_json, debugging(), verbose(), page)
+        run = _Run(separator, output, options, as_json, debugging(), page)
         codes = [run.separate(file, f"[{k}/{len(files)}]") for k, file in enumerate(files, 1)]
         if page is not None:
             page.write()
@@ -235,14 +235,12 @@ class _Run:
     options: "Options"
     as_json: bool
     debug: bool
-    verbose: bool
     page: "Report | None"
 
     def separate(self, file: Path, place: str) -> int:
         """Separate one song, `place` of all, and report it; the exit code it alone would have."""
         try:
             with StatusLine() as line:
-                told = line.on or self.verbose
                 line.show(f"{place} {progress_text(file.name, None)}")
                 options = replace(
                     self.options,
@@ -259,12 +257,12 @@ class _Run:
         for warning in result.warnings:
             note(f"{file}: {warning}")
         if result.skipped:
-            if told:
+            if talkative():
                 note(f"{place} {file}: skipped, its stems are there")
             self._report(file, "skipped", stems=result)
             return 0
         speed = result.seconds / result.elapsed if result.elapsed else 0.0
-        if told:
+        if talkative():
             took = f"{result.seconds:.1f} s of audio in {result.elapsed:.1f} s, {speed:.2f} x real time"
             note(f"{place} {file}: {took}")
         self._report(
@@ -305,7 +303,7 @@ def _tell_list(rows: "Iterator[SongRow]", *, as_json: bool) -> int:
         count[row.status] += 1
         if row.status == "failed":
             note(f"error: {row.error}")
-        elif row.status == "done":
+        elif row.status == "done" and talkative():
             note(f"{row.id}: {row.seconds:.1f} s of audio in {row.elapsed:.1f} s")
         for warning in row.warnings:
             note(f"{row.id}: {warning}")

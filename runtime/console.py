@@ -53,6 +53,11 @@ def verbose() -> bool:
     return click.get_current_context().get_parameter_source("verbose") is ParameterSource.COMMANDLINE
 
 
+def talkative() -> bool:
+    """Whether to tell of every song: on a terminal, and to those who ask."""
+    return sys.stderr.isatty() or verbose()
+
+
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, expose_value=False, help="Tell every step on standard error."
 )

@@ -6,6 +6,7 @@ with NAMES, `toml` is read. What needs a GPU or the network is skipped, by RULES
 `slow`; of these it is still checked that options, extras and targets exist.
 """
 
+import json
 import re
 import shlex
 import shutil
@@ -18,7 +19,6 @@ from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 import soundfile
@@ -41,11 +41,12 @@ PAGES = [
     if not {".venv", "build"} & set(path.relative_to(ROOT).parts)
 ]
 TOOLS = {"rofo-run": run, "rofo-export": export}
-LANGUAGES = {"sh", "python", "toml", "text"}
+LANGUAGES = {"sh", "python", "toml", "json", "text"}
 RULES = [  # why a command is not run at once: the first whose pattern is found
-    ("the network", r"^rofo-export (hf://\S+|\w+)( |$)"),
+    ("the network", r"^rofo-export (hf://\S+|\w+)( |$)|fetch_checkpoint"),
     ("the network", r"\b(pip|docker|curl|wget|git clone|apt-get|hf)\b|\.deb\b|checkpoints/demo/\w+\.py"),
-    ("a GPU", r"\.plan\b|onnxruntime-cuda|--target tensorrt( |$)|tritonserver"),
+    ("a GPU", r"\.plan\b|--backend onnxruntime-cuda|--target tensorrt( |$)"),
+    ("Triton's server", r"tritonserver|serving\.client"),
     ("minutes", r"^rofo-bench (?!shape)|^make |--quantize|tensorrt-rtx|--member|kuielab"),
 ]
 GPU = shutil.which("nvidia-smi") is not None
@@ -57,6 +58,7 @@ class Block:
 
     page: Path
     line: int
+    section: str
     language: str
     text: str
 
@@ -72,7 +74,13 @@ def blocks(page: Path) -> list[Block]:
     text = (ROOT / page).read_text(encoding="utf-8")
     pattern = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
     return [
-        Block(page, text.count("\n", 0, one.start()) + 1, one[2], textwrap.dedent(one[3]))
+        Block(
+            page,
+            text.count("\n", 0, one.start()) + 1,
+            text[: one.start()].rpartition("\n## ")[2].partition("\n")[0],
+            one[2],
+            textwrap.dedent(one[3]),
+        )
         for one in pattern.finditer(text)
     ]
 
@@ -100,13 +108,15 @@ class Step:
     @property
     def needs(self) -> str | None:
         """Why it is not run, None where it is."""
-        return needs(self.text) if self.block.language == "sh" else None
+        return needs(self.text)
 
 
 def steps(page: Path) -> list[Step]:
     """Every command and example of a page, in their order."""
     found: list[Step] = []
     for block in blocks(page):
+        if block.section == "Embedding":  # run by tests/runtime/test_embedding.py, some with stand-ins
+            continue
         parts = {"sh": block.commands, "python": [block.text]}.get(block.language, [])
         found += [Step(block, len(found) + i, part) for i, part in enumerate(parts)]
     return found
@@ -114,7 +124,7 @@ def steps(page: Path) -> list[Step]:
 
 def marked(step: Step):
     """The step as a test."""
-    skipped = step.needs in ("the network", "a GPU")
+    skipped = step.needs not in (None, "minutes")
     skip = pytest.mark.skip(reason=f"needs {step.needs}: {step.block.page}")
     marks = [skip] * skipped + [pytest.mark.slow] * (step.needs == "minutes")
     return pytest.param(step, marks=marks, id=f"{step.block.page.parent}: {step.name}")
@@ -140,15 +150,19 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "instrumental.wav",
         "my_music.wav",
         "album/a.wav",
+        "one.wav",
+        "two.wav",
         "song.flac",
     ):
         (folder / name).parent.mkdir(exist_ok=True)
         soundfile.write(folder / name, noise, 44100)
+    (folder / "songs.jsonl").write_text(
+        '{"id": "a", "path": "album/a.wav"}\n{"id": "b", "path": "song.wav"}\n'
+    )
     (folder / "song.m4a").write_bytes((folder / "song.wav").read_bytes())
     Oracle("bs_roformer", {"depth": 1, "dim": 16}).write(folder, "vocals")
     mel = Oracle("mel_band_roformer", {"depth": 1, "dim": 16, "num_bands": 8})
-    _, config = mel.write(folder, "MelBandRoformer")
-    config.rename(folder / "config_vocals_mel_band_roformer_kj.yaml")
+    exported(mel.write(folder, "MelBandRoformer")[0], "--config", folder / "MelBandRoformer.yaml")
     for name in ("melband_roformer_big_beta6x", "mel_band_roformer_vocals_fv4_gabox"):
         mel.write(folder, name)
     for name in ("Kim_Vocal_2.onnx", "Mine.onnx"):
@@ -196,7 +210,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rofo.export.cli.find_spec", lambda _: None)
     find = families.find_entry
     facts = {"architecture": "mdx_net", "n_fft": 7680, "dim_f": 64, "dim_t": 16, "stems": ("vocals",)}
-    kim = Entry("Kim Vocal 2", (), facts)
+    kim = Entry("Kim Vocal 2", facts=facts)
     monkeypatch.setattr(
         families,
         "find_entry",
@@ -281,10 +295,12 @@ def test_what_is_not_run_exists(line: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_toml_can_be_read_and_links_lead_somewhere(page: Path) -> None:
+def test_data_can_be_read_and_links_lead_somewhere(page: Path) -> None:
     for block in blocks(page):
         if block.language == "toml":
             tomllib.loads(block.text)
+        if block.language == "json":
+            json.loads("[" + block.text.replace("}\n{", "}, {") + "]")
     text = (ROOT / page).read_text("utf-8")
     headings = {}
     for target in re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"", text):
@@ -311,4 +327,3 @@ def test_rules_are_not_too_wide() -> None:
         for line in block.commands
     ]
     assert kinds.count(None) > 15
-    assert click.Command in type(bench).__mro__
