@@ -50,7 +50,7 @@ METHODS = {
     "kill": Method("rofo.benchmarks.kill", 200, "moments"),
     "disk": Method("rofo.benchmarks.disk", 50, "bytes"),
     "ray": Method("rofo.benchmarks.ray_job", 300, "songs"),
-    "ray-cost": Method("rofo.benchmarks.ray_cost", 5, "rounds"),
+    "ray-cost": Method("rofo.benchmarks.ray_cost", 3, "rounds"),
 }
 
 
