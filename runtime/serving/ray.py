@@ -99,7 +99,7 @@ def separate_on_ray(
         num_cpus=0 if not gpus else None,
         num_gpus=min(1, gpus / workers) or None,
         max_restarts=-1,
-        max_task_retries=-1,
+        max_task_retries=5,  # a song that kills whoever takes it must not go round for ever
     ).write_datasink(Rows(results, filesystem=filesystem, file_format="jsonl"))
     for file in files.glob(f"{results}/*.jsonl"):
         yield from rows_of(files.cat_file(file), file)
