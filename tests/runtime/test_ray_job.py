@@ -114,7 +114,7 @@ def test_a_list_on_ray_is_the_same_as_without(make_engine, song, tmp_path, monke
         assert (ray.returncode, plain) == (7, 7), ray.stderr
         assert "4 of 5 songs are done, 1 failed" in ray.stderr
         folder = Path(output.removeprefix("file://"))
-        found = [row for file in folder.glob("results/*.jsonl") for row in read_rows(file)]
+        found = [row for file in folder.glob("rows.jsonl/*.jsonl") for row in read_rows(file)]
         assert sorted(row.id for row in found) == [f"s{number}" for number in range(5)]
         for row in found:
             assert row.tells(wanted[row.id])
