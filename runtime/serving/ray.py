@@ -79,6 +79,9 @@ def separate_on_ray(
     schema = pyarrow.schema([(name, pyarrow.string()) for name in ("id", "path", "sha256")])
 
     class Songs(Datasource):  # type: ignore[misc]  # what Ray has of its own takes no checkpoint, or no list
+        def estimate_inmemory_data_size(self) -> None:
+            return None
+
         def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[Any]:
             rows = [{"id": song.id, "path": str(song.path), "sha256": song.sha256} for song in songs]
             parts = [rows[begin : begin + block] for begin in range(0, len(rows), block)]
@@ -105,6 +108,7 @@ def separate_on_ray(
             if files.exists(old):
                 files.rm(old, recursive=True)
     context = ray.data.DataContext.get_current()
+    context.raise_original_map_exception = True
     context.checkpoint_config = CheckpointConfig("id", f"{checkpoints}/{job}", override_filesystem=filesystem)
     gpus = int(ray.cluster_resources().get("GPU", 0))
     workers = workers or gpus or 1
@@ -116,7 +120,7 @@ def separate_on_ray(
         num_cpus=0 if not gpus else None,
         num_gpus=min(1, gpus / workers) or None,
         # A song that kills whoever takes it must not go round for ever.
-        ray_remote_args_fn=lambda: {"max_task_retries": RETRIES},
+        max_task_retries=RETRIES,
     ).write_datasink(Rows(results, filesystem=filesystem, file_format="jsonl"))
     for file in files.glob(f"{results}/*.jsonl"):
         yield from rows_of(files.cat_file(file), file)
