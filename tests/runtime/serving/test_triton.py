@@ -12,7 +12,7 @@ import soundfile
 from triton_standin import Request, Tensor, TritonError, parsed, stand_in
 
 import rofo
-from rofo.errors import EngineMismatchError
+from rofo.errors import EngineMismatchError, UsageError
 from rofo.export.cli import main
 from rofo.export.triton import ServingOptions, write_repository
 from rofo.manifest import Member, MixerManifest, file_sha256, load_manifest
@@ -292,6 +292,16 @@ def test_an_engine_that_was_altered_is_not_served(make_engine, tmp_path):
     with pytest.raises(EngineMismatchError, match="sha256 differs"):
         write_repository(engine, tmp_path / "models")
     assert not list((tmp_path / "models").iterdir())
+
+
+def test_two_models_of_one_name_are_refused(make_engine, tmp_path):
+    recipe = make_engine("level").with_name("level_network.toml")
+    recipe.write_text(
+        '[engines]\none = "level.json"\n[[steps]]\nmake = "v"\nrun = "one"\non = "mix"\nstem = "vocals"\n'
+        '[outputs]\nvocals = "v"\n'
+    )
+    with pytest.raises(UsageError, match="two models would have one name"):
+        write_repository(recipe, tmp_path)
 
 
 def test_a_plan_that_no_manifest_knows_is_refused(make_engine, tmp_path):
