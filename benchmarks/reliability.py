@@ -47,12 +47,12 @@ class Method:
 
 
 METHODS = {
+    "images": Method("rofo.benchmarks.images", 2, "container files"),
+    "triton": Method("rofo.benchmarks.triton", 1000, "requests"),
     "kill": Method("rofo.benchmarks.kill", 200, "moments"),
     "disk": Method("rofo.benchmarks.disk", 50, "bytes"),
     "ray": Method("rofo.benchmarks.ray", 300, "songs"),
     "ray-cost": Method("rofo.benchmarks.ray_cost", 5, "rounds"),
-    "triton": Method("rofo.benchmarks.triton", 1000, "requests"),
-    "images": Method("rofo.benchmarks.images", 2, "container files"),
 }
 
 

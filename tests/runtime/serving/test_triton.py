@@ -82,7 +82,8 @@ def test_only_what_is_asked_for_is_made_as_the_options_say(serve, make_engine, w
     triton = serve(engine)
     options = json.dumps({"overlap": 0.25, "container": "flac", "channels": [1]}).encode()
     inputs = {"audio": to_bytes(wav()), "options": to_bytes(options)}
-    outputs = outputs_of(triton.ask("level", inputs, ["instrumental"]))
+    outputs = outputs_of(triton.ask("level", inputs, ["instrumental", "report"]))
+    assert json.loads(outputs.pop("report"))["stems"] == {"instrumental": "instrumental.flac"}
     chosen = {"stems": ["instrumental"], "overlap": 0.25, "container": "flac", "channels": [1]}
     assert outputs == run_here(engine, wav(), tmp_path, **chosen)
 
