@@ -83,7 +83,7 @@ class Run:
 class CostlessEngine:
     """Gives the mix as every stem, without touching it."""
 
-    backend, precision, batch, in_flight, healthy = _NAME, "fp32", 1, 1, True
+    backend, device, precision, batch, in_flight, healthy = _NAME, "cpu", "fp32", 1, 1, True
 
     def __init__(self, source: EngineSource, settings: object) -> None:
         self._stems = len(source.manifest.stems)

@@ -16,7 +16,9 @@ from rofo.dsp.scheme import Chunk, Scheme
 from rofo.engines import EngineSettings, open_engine
 from rofo.engines.choice import engine_file
 from rofo.engines.contract import Engine
+from rofo.engines.process import is_forked
 from rofo.errors import EngineLoadError, EngineMismatchError
+from rofo.footprint import footprint
 from rofo.manifest import Manifest, load_manifest, manifest_path
 from rofo.recipes.mixer import open_mixer
 from rofo.recipes.model import RecipeModel
@@ -49,6 +51,7 @@ class EngineModel:
         self.manifest, self.normalize = manifest, manifest.normalize
         self.engines: tuple[Engine, ...] = (engine,)
         (entry,) = (entry for entry in manifest.engines if entry.file == file.name)
+        self.footprint = footprint(file, entry, manifest, engine)
         # All that decides over the stems: file, backend, precision, and what the manifest says of the sound.
         made_of = entry.sha256, entry.data_sha256, engine.backend, engine.precision
         self.identity = hash_engine(manifest, *made_of)
@@ -61,8 +64,9 @@ class EngineModel:
         return partial(self.estimates, self.manifest.scheme(scheme, overlap, shifts, seed))
 
     def close(self) -> None:
-        """Release the engine. May be called twice."""
-        self.engines[0].close()
+        """Release the engine, not in a forked process. May be called twice."""
+        if not is_forked():
+            self.engines[0].close()
 
     def estimates(self, scheme: Scheme, blocks: Iterable[Block], watch: Watch) -> Iterator[Block]:
         """Chunk -> STFT -> engine -> inverse STFT (those three in the loop) -> overlap-add."""
@@ -85,6 +89,7 @@ class ClosedModel:
         with closing(open_()) as model:
             self.manifest, self.normalize, self.ahead = model.manifest, model.normalize, model.ahead
             self.engines, self.identity = model.engines, model.identity
+            self.footprint = model.footprint
 
     def estimator(
         self, scheme: str | None, overlap: float | None, shifts: int = 0, seed: int = 0

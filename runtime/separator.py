@@ -13,7 +13,9 @@
 Every step is a generator that takes from the one before it, so no more of a song is held than a chunk or two.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,12 +24,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rofo.audio.files import check_format, output_format, stem_paths, track_name
-from rofo.audio.parts import remove_stale_parts
+from rofo.audio.parts import alone_in, remove_stale_parts
 from rofo.audio.reader import AudioReader
 from rofo.audio.record import Record, input_sha256
 from rofo.audio.writer import StemFiles
 from rofo.engines import EngineSettings
-from rofo.errors import UsageError
+from rofo.engines.folder import stems_of
+from rofo.engines.process import is_forked
+from rofo.errors import AudioReadError, UsageError
 from rofo.manifest import Manifest, MixerManifest
 from rofo.model import Opener, open_model
 from rofo.options import Options
@@ -35,6 +39,7 @@ from rofo.rates import OwnRate
 from rofo.recipes.recipe import Recipe
 from rofo.results import SeparatedFile
 from rofo.song import Estimator, Floats, Song, array_song, stream_song
+from rofo.text import printable
 from rofo.watch import Watch
 
 Stems = dict[str, Floats]  # by name: (channels, n)
@@ -65,6 +70,7 @@ class Separator:
         settings = EngineSettings(backend, precision, threads, cuda_stream)
         self._model = open_model(Path(engine), settings, low_memory=low_memory, opener=opener)
         self.manifest: Manifest | MixerManifest | Recipe = self._model.manifest
+        self.footprint = self._model.footprint
 
     @property
     def backend(self) -> str:
@@ -77,15 +83,32 @@ class Separator:
         return "+".join(dict.fromkeys(engine.precision for engine in self._model.engines))
 
     @property
+    def device(self) -> str:
+        """What computes: cpu, or the GPU's name; joined as the backends are."""
+        return "+".join(dict.fromkeys(engine.device for engine in self._model.engines))
+
+    @property
     def healthy(self) -> bool:
-        """False once the GPU is lost to this process: end it and start anew."""
-        return all(engine.healthy for engine in self._model.engines)
+        """False once the GPU is lost to this process, and in a process that was forked from the one that
+        opened the engine: end it and start anew. Costs nothing; `self_test` runs the engine."""
+        return not is_forked() and all(engine.healthy for engine in self._model.engines)
+
+    def self_test(self) -> float:
+        """Run noise of one chunk through all engines -> the seconds that took.
+
+        The first one is a warm-up: kernels are compiled, memory is taken. What does not work is raised as
+        from `separate`.
+        """
+        rate = self.manifest.sample_rate
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1, round(self.footprint.chunk_seconds * rate)))
+        began = time.perf_counter()
+        self.separate(noise, rate)
+        return time.perf_counter() - began
 
     @property
     def stems(self) -> tuple[str, ...]:
         """All stems that can be asked for, the residual last."""
-        residual = self.manifest.residual
-        return (*self.manifest.stems, *([residual] if residual else []))
+        return stems_of(self.manifest)
 
     def separate(self, mix: ArrayLike, sample_rate: int, options: Options = Options()) -> Stems:
         """Separate an array: mix (channels, samples) float in [-1, 1] -> {stem: (channels, samples)}.
@@ -129,19 +152,38 @@ class Separator:
         return (ready for _, ready in path)
 
     def separate_file(
-        self, path: str | Path, output: str | Path = "separated", options: Options = Options()
+        self,
+        path: str | Path,
+        output: str | Path = "separated",
+        options: Options = Options(),
+        *,
+        track: str | None = None,
+        sha256: str | None = None,
     ) -> SeparatedFile:
         """Separate a file into OUTPUT/<track>/<stem>.<ext>; all stems appear or none.
 
+        `track` is the name of the folder, None for the file's. With the `sha256` that the file must have, a
+        song that is finished is skipped without reading it.
         Raises AudioReadError, OutputWriteError, and what `separate` raises.
         """
-        path, output, watch = Path(path), Path(output), self._watch(options)
+        path, watch = Path(path), self._watch(options, Path(path))
+        folder = Path(output) / (track_name(path) if track is None else track)
         estimator, stems = self._checked(options)
-        folder = output / track_name(path)
-        record = Record(folder, self._made_from(path, options))
+        remove_stale_parts(folder)
+        known = sha256 or input_sha256(path)
+        record = Record(folder, {**self.made_with(options), "input": known})
         if options.resume and (done := record.finished(stems)):
-            remove_stale_parts(folder)  # of a run that was to replace them
-            return SeparatedFile(done.paths, seconds=done.seconds, elapsed=0.0, warnings=(), skipped=True)
+            return SeparatedFile(
+                done.paths,
+                seconds=done.seconds,
+                elapsed=0.0,
+                warnings=(),
+                sha256=done.sha256,
+                song_sha256=known,
+                skipped=True,
+            )
+        if sha256 and sha256 != (found := input_sha256(path)):
+            raise AudioReadError(f"{path}: its sha256 is {found}, not {sha256}; name the right file")
         with AudioReader(
             path,
             allow_truncated=options.allow_truncated,
@@ -153,25 +195,32 @@ class Separator:
             source = reader.format
             song = Song(reader.blocks, source.channels, source.sample_rate, source.frames)
             written = output_format(path, source, options.container, options.subtype)
-            paths, seconds = stem_paths(path, output, stems, written), source.frames / source.sample_rate
-            with StemFiles(paths, written) as files:
-                for _, blocks in self._path([song], estimator, stems, watch):
-                    files.write(blocks)
-                record.remove()
-            record.write(paths, seconds)
+            paths = stem_paths(path, folder, stems, written)
+            with ExitStack() as alone:
+                with StemFiles(paths, written) as files:
+                    for _, blocks in self._path([song], estimator, stems, watch):
+                        files.write(blocks)
+                    alone.enter_context(alone_in(folder))
+                    record.remove()
+                done = record.write(paths, source.frames / source.sample_rate)
             empty = [] if source.frames else ["holds no samples; its stems are empty"]
             warnings = [*reader.warnings, *files.warnings, *empty]
+        for warning in warnings:
+            watch.warn(warning)
         return SeparatedFile(
-            paths,
-            seconds=seconds,
+            done.paths,
+            seconds=done.seconds,
             elapsed=watch.elapsed,
             warnings=warnings,
+            sha256=done.sha256,
+            song_sha256=known,
             engines=watch.engines,
             silent=watch.silent,
         )
 
-    def _watch(self, options: Options) -> Watch:
-        return Watch(self.manifest.name, options.cancel, options.progress)
+    def _watch(self, options: Options, song: Path | None = None) -> Watch:
+        name = None if song is None else printable(song)
+        return Watch(self.manifest.name, options.cancel, options.progress, song=name)
 
     def check(self, options: Options) -> tuple[str, ...]:
         """The names of the stems that would be made. Raises the UsageError that separating would raise."""
@@ -211,6 +260,7 @@ class Separator:
                 made[str(self.manifest.residual)] = mix - estimate.sum(axis=0)
             yield place, {stem: made[stem] for stem in stems}
             watch.advance(mix.shape[1] * (1 - model.ahead), rate)
+        watch.finish()
 
     def _whole(self, songs: Sequence[Song], options: Options) -> list[Stems]:
         """The stems of every song in one piece."""
@@ -241,8 +291,8 @@ class Separator:
             )
         return estimator, tuple(dict.fromkeys(by_name[stem.lower()] for stem in options.stems))
 
-    def _made_from(self, path: Path, options: Options) -> dict[str, object]:
-        """All that decides over the stems of a file."""
+    def made_with(self, options: Options) -> dict[str, object]:
+        """What decides over stems beside the song: the hash of the `engine`, and those of the `options`."""
         names = (
             "scheme",
             "overlap",
@@ -254,7 +304,7 @@ class Separator:
             "sanitize",
         )
         chosen = {name: getattr(options, name) for name in names}
-        return {"engine": self._model.identity, "input": input_sha256(path), "options": chosen}
+        return {"engine": self._model.identity, "options": chosen}
 
 
 def _seconds(songs: Sequence[Song]) -> float | None:

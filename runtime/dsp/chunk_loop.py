@@ -14,6 +14,7 @@ import numpy as np
 from rofo.dsp.scheme import Chunk, Floats
 from rofo.dsp.spectrogram import Job, Share, Spectrogram
 from rofo.engines.contract import Engine, Shapes, Tensors, described, fits
+from rofo.engines.process import check_running
 from rofo.errors import CancelledError, EngineOutputError
 from rofo.manifest import Manifest
 from rofo.threads import cores
@@ -75,7 +76,7 @@ class ChunkLoop:
         for batch, estimates in self._batches(self._items(chunks)):
             if watch is not None:
                 watch.check()
-                watch.spend(self._manifest.name, estimates.seconds, len(batch))
+                watch.spend(self._manifest.name, estimates.seconds, [item.chunk for item in batch])
             for item, estimate in zip(batch, estimates.items, strict=True):
                 made.append(estimate)
                 if item.closes:
@@ -100,11 +101,13 @@ class ChunkLoop:
         waiting: deque[tuple[list[_Item], Future[_Estimates]]] = deque()
         try:
             while batch := list(islice(items, self._engine.batch)):
+                check_running(self._name)
                 waiting.append((batch, workers.submit(self._estimates, batch, share, turns, stopped, spare)))
                 if len(waiting) == ahead:
                     done, result = waiting.popleft()
                     yield done, result.result()
             for done, result in waiting:
+                check_running(self._name)
                 yield done, result.result()
         finally:
             # Not waiting lets an interrupt through at once. The engine's current call ends by itself.

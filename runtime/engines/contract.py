@@ -17,10 +17,12 @@ Tensors = Mapping[str, NDArray[np.float32]]
 class Engine(Protocol):
     """What every backend offers. `run` may be called from several threads at once.
 
-    `in_flight` is the number of calls at a time that one song should make to keep the engine busy.
+    `device` is cpu, or the GPU's name. `in_flight` is the number of calls at a time that one song should make
+    to keep the engine busy.
     """
 
     backend: str
+    device: str
     precision: str
     batch: int
     in_flight: int

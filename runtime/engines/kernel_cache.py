@@ -4,12 +4,13 @@ In the user's own cache folder, not beside the engine: the file holds code that 
 must come from nobody else.
 """
 
-import contextlib
 import hashlib
 import os
 import sys
 import tempfile
 from pathlib import Path
+
+from rofo.log import LOG
 
 
 class KernelCache:
@@ -35,7 +36,7 @@ class KernelCache:
 
     def save(self, content: bytes) -> None:
         """Put the file in place whole, or not at all."""
-        with contextlib.suppress(OSError):
+        try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             number, name = tempfile.mkstemp(dir=self.path.parent, prefix=".new-")
             try:
@@ -45,6 +46,8 @@ class KernelCache:
             except BaseException:
                 Path(name).unlink()
                 raise
+        except OSError as error:
+            LOG.warning("%s: compiled kernels cannot be kept for the next start (%s)", self.path, error)
 
 
 def cache_folder() -> Path:

@@ -15,7 +15,7 @@ _FATAL_ONLY = 4  # what goes wrong is raised; at 3 it is printed as well
 class CpuEngine:
     """One inference session; its `run` is thread-safe by ONNX Runtime's own promise."""
 
-    backend = "onnxruntime"
+    backend, device = "onnxruntime", "cpu"
     in_flight = 1
     healthy = True
     _provider = "CPUExecutionProvider"
@@ -85,7 +85,7 @@ class CpuEngine:
 class CudaEngine(CpuEngine):
     """The same on a GPU. Whatever CUDA lacks is an error: nothing moves to the processor in silence."""
 
-    backend = "onnxruntime-cuda"
+    backend, device = "onnxruntime-cuda", "cuda"
     _provider = "CUDAExecutionProvider"
     _provider_options: ClassVar[dict[str, str]] = {"use_tf32": "0"}  # fp32 is to be fp32
     # Else nodes without a CUDA kernel are computed on the processor, and only the clock tells.

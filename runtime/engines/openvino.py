@@ -8,7 +8,8 @@ import numpy as np
 from rofo.engines import EngineSettings
 from rofo.engines.contract import EngineSource, Shapes, Tensors
 from rofo.errors import EngineLoadError, EngineMismatchError, EngineRunError
-from rofo.manifest import MIN_BF16_PARITY_DB
+from rofo.log import LOG
+from rofo.manifest import MIN_BF16_PARITY_DB, below_gate
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 _first = threading.Lock()
@@ -17,7 +18,7 @@ _first = threading.Lock()
 class OpenVinoEngine:
     """One compiled model; concurrent callers each get an inference request from a pool."""
 
-    backend = "openvino"
+    backend, device = "openvino", "cpu"
     in_flight = 1
     healthy = True
 
@@ -82,6 +83,9 @@ class OpenVinoEngine:
                 raise EngineRunError(f"{self._path}: the engine was closed; open it again")
             return self._idle.pop() if self._idle else self._model.create_infer_request()
 
+    def _say(self, told: str, precision: str) -> None:
+        LOG.info("%s: %s", self._path, told, extra={"engine": self._path.name, "precision": precision})
+
     def _choose(self, core: Any, source: EngineSource, precision: str) -> tuple[str, str]:
         """The precision, and that of what it does not concern. Raises EngineLoadError."""
         has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -91,11 +95,15 @@ class OpenVinoEngine:
                     f"{self._path}: an int8 engine does not compute in {precision}; give its manifest "
                     f"({self._path.stem.removesuffix('.int8')}.json) as the engine"
                 )
-            return "int8", source.entry.rest if has_bf16 else "fp32"
+            rest = source.entry.rest if has_bf16 else "fp32"
+            if rest != source.entry.rest:
+                self._say("this processor has no bf16: what is not int8 is computed in fp32", "int8")
+            return "int8", rest
         if precision == "auto":
-            snr_db = source.manifest.snr_db(self.backend, "bf16")
-            safe = snr_db is not None and snr_db >= MIN_BF16_PARITY_DB
-            precision = "bf16" if has_bf16 and safe else "fp32"
+            reason = below_gate(source.manifest.snr_db(self.backend, "bf16"), MIN_BF16_PARITY_DB)
+            precision = "bf16" if has_bf16 and not reason else "fp32"
+            if has_bf16 and reason:
+                self._say(f"bf16 is not taken: {reason}", precision)
         if precision == "int8":
             raise EngineLoadError(
                 f"{self._path}: an fp32 engine, not int8, and none is beside it; "
@@ -103,7 +111,8 @@ class OpenVinoEngine:
             )
         if precision not in _HINTS:
             raise EngineLoadError(
-                f"{self._path}: OpenVINO on a CPU computes in {' or '.join(_HINTS)}, not {precision}"
+                f"{self._path}: OpenVINO on a CPU computes in {' or '.join(_HINTS)}, not {precision}; "
+                "use --precision auto"
             )
         if precision == "bf16" and not has_bf16:
             raise EngineLoadError(f"{self._path}: this processor has no bf16; use --precision fp32")

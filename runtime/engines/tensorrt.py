@@ -1,6 +1,5 @@
 """TensorRT and TensorRT-RTX on an NVIDIA GPU: engines in .plan files."""
 
-import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from rofo.engines.kernel_cache import KernelCache
 from rofo.engines.lanes import SLOTS, ClosedError, Lane, Lanes
 from rofo.engines.tensorrt_library import LibraryError, check_gpu, load_library, rebuild
 from rofo.errors import EngineLoadError, EngineMismatchError, EngineRunError, UsageError
+from rofo.log import LOG
 
 _GB = 1e9
 
@@ -49,7 +49,7 @@ class TensorRtEngine:
                 "engine has threads of its own; give a stream that was created"
             )
         self._shapes = Shapes.of(source.manifest, entry.batch)
-        self._process, self._lost, self._written = os.getpid(), False, False
+        self._lost, self._written = False, False
         self._compiling = threading.Lock()
         self._runtime: Any = None
         self._engine: Any = None
@@ -57,6 +57,7 @@ class TensorRtEngine:
         self._compiled: Any = None
         self._library = load_library(source)
         self._cuda = open_cuda(self._path, self._library.extra)
+        self.device: str = self._cuda.gpu.name
         with ExitStack() as opening, self._failing_as(EngineLoadError):
             opening.callback(self._cuda.close)
             self._check_device(settings.cuda_stream)
@@ -78,11 +79,6 @@ class TensorRtEngine:
 
     def run(self, inputs: Tensors) -> Tensors:
         """See rofo.engines.contract.Engine."""
-        if os.getpid() != self._process:
-            raise EngineRunError(
-                f"{self._path}: opened before this process was forked, and a GPU does not follow; "
-                "open the engine in the new process, or start processes with spawn"
-            )
         if self._lost:
             raise EngineRunError(f"{self._path}: the GPU was lost earlier; start the process again")
         if not fits(inputs, self._shapes.inputs):
@@ -97,8 +93,7 @@ class TensorRtEngine:
 
     def close(self) -> None:
         """See rofo.engines.contract.Engine; waits for calls under way."""
-        if os.getpid() == self._process:
-            self._resources.close()
+        self._resources.close()
 
     def __del__(self) -> None:
         if hasattr(self, "_resources") and not sys.is_finalizing():
@@ -150,9 +145,12 @@ class TensorRtEngine:
         self._config = call(self._engine.create_runtime_config)
         self._compiled = call(self._config.create_runtime_cache)
         self._kept = self._kernels.load()
-        with suppress(LibraryError):  # kernels of another driver are refused, and made anew
+        try:
             if self._kept:
                 call(self._compiled.deserialize, self._kept)
+        except LibraryError as error:
+            told = f"kernels kept by another driver are compiled anew ({error})"
+            LOG.info("%s: %s", self._path, told, extra={"engine": self._path.name})
         call(self._config.set_runtime_cache, self._compiled)
 
     def _keep_kernels(self, *, again: bool) -> None:

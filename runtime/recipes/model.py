@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rofo.errors import UsageError
+from rofo.footprint import together
 from rofo.recipes.plan import Pass, make_passes
 from rofo.recipes.run import Run
 from rofo.recipes.spool import Spool
@@ -35,8 +36,9 @@ class RecipeModel:
         self._steps, self._outputs, self._models = tuple(steps), tuple(outputs), dict(models)
         self._low_memory = low_memory
         # A model that two names stand for is opened once, and told once.
-        own = {id(model): model for model in models.values()}.values()
+        own = tuple({id(model): model for model in models.values()}.values())
         self.engines = tuple(engine for model in own for engine in model.engines)
+        self.footprint = together((model.footprint for model in own), low_memory=low_memory)
         seeds = Seeds()
         self.ahead = sum(part.share for part in self._passes(None, None, 0, seeds)[:-1])
         self.seeds = seeds.taken

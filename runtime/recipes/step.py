@@ -9,6 +9,7 @@ import numpy as np
 
 from rofo.engines.contract import Engine
 from rofo.errors import EngineOutputError, UsageError
+from rofo.footprint import Footprint
 from rofo.manifest import Manifest
 from rofo.recipes.spool import Spool
 from rofo.song import Block, Estimator, Floats
@@ -46,6 +47,7 @@ class Model(Protocol):
     normalize: bool
     ahead: float
     seeds: int
+    footprint: Footprint
     identity: str
     engines: tuple[Engine, ...]
 

@@ -431,7 +431,7 @@ def test_a_line_of_the_registry_names_an_engine_that_is_there(name):
 class ToyEngine:
     """An engine of the tests' own: every stem is the mix at a third."""
 
-    backend, precision, in_flight, healthy = "toy", "fp32", 1, True
+    backend, device, precision, in_flight, healthy = "toy", "cpu", "fp32", 1, True
 
     def __init__(self, source, settings):
         assert source.content == source.path.read_bytes()

@@ -339,16 +339,17 @@ def test_the_callers_context_stays_current(machine, make_plan):
     machine.settled()
 
 
-def test_a_forked_process_is_told(machine, make_plan, monkeypatch):
-    engine = opened(make_plan())
-    own = os.getpid()
+def test_a_forked_process_touches_no_gpu(machine, make_plan, monkeypatch, song):
+    separator = Separator(make_plan())
+    own, before = os.getpid(), list(machine.calls)
     with monkeypatch.context() as child:
         child.setattr(os, "getpid", lambda: own + 1)
+        assert not separator.healthy
         with pytest.raises(EngineRunError, match=r"forked.*spawn"):
-            engine.run(noise())
-        engine.close()
-        assert machine.alive
-    engine.close()
+            separator.separate(song(5000), RATE)
+        separator.close()
+        assert machine.calls == before
+    separator.close()
     machine.settled()
 
 
