@@ -19,10 +19,13 @@ except ImportError:
     ) from None
 
 OURS, OTHERS, INK, GRID = "#0d7a68", "#a9b4c2", "#1c2430", "#dde2e9"
+_LIGHTER, _PAPER = "#7cc0b2", "#ffffff"
+_DARK = {OURS: "#2fb39b", _LIGHTER: "#1c6f61", INK: "#e6edf3", GRID: "#3d444d", _PAPER: "#0d1117"}
 _PARTS = ("#7aa6d8", "#f0b95a", "#0d7a68", "#d98a5f", "#a58bc9")
 _STYLE: Any = {
     "font.size": 10, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.edgecolor": GRID, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none",
+    "svg.hashsalt": "rofo",
     "grid.color": GRID,
 }  # fmt: skip
 
@@ -52,6 +55,7 @@ def write(drawn: Figure, path: Path) -> None:
         raise OutputWriteError(f"{path}: {error.strerror or error}; choose another place") from None
 
 
+@mpl.rc_context(_STYLE)
 def bars(rows: Sequence[Bar]) -> str:
     """An SVG: horizontal bars from zero, with a whisker from the lowest to the highest value."""
     drawn, (axes,) = figure(9, 0.5 + 0.34 * len(rows))
@@ -67,6 +71,38 @@ def bars(rows: Sequence[Bar]) -> str:
     return _labelled(drawn, axes, [row.label for row in rows])
 
 
+@mpl.rc_context(_STYLE)
+def comparison(groups: Mapping[str, Sequence[Bar]], mark: str) -> str:
+    """An SVG: groups of horizontal bars with texts, strong ones darker, and a line named `mark` at 1."""
+    rows = [row for group in groups.values() for row in group]
+    drawn, (axes,) = figure(9, 0.9 + 0.26 * len(rows) + 0.16 * len(groups))
+    place, ticks = 0.0, []
+    for group in groups.values():
+        ticks.append(place + (len(group) - 1) / 2)
+        for row in group:
+            axes.barh(place, row.value.median, 0.84, color=OURS if row.strong else _LIGHTER)
+            axes.annotate(
+                row.text, (row.value.median, place), (6, 0), textcoords="offset points", va="center"
+            )
+            place += 1
+        place += 0.6
+    axes.axvline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.annotate(
+        mark, (1, 1), (0, 4), xycoords=("data", "axes fraction"), textcoords="offset points", ha="center"
+    )
+    axes.set_xlim(0, 1.3 * max(row.value.median for row in rows))
+    axes.set_ylim(-0.6, place - 0.9)
+    return _labelled(drawn, axes, list(groups), ticks)
+
+
+def darkened(svg: str) -> str:
+    """The same picture for a dark page."""
+    for light, dark in _DARK.items():
+        svg = svg.replace(light, dark)
+    return svg
+
+
+@mpl.rc_context(_STYLE)
 def shares(rows: Mapping[str, Mapping[str, float]]) -> str:
     """An SVG: a row for each name, its parts as shares of their sum, which is written at its end."""
     drawn, (axes,) = figure(9, 0.9 + 0.34 * len(rows))
@@ -84,6 +120,7 @@ def shares(rows: Mapping[str, Mapping[str, float]]) -> str:
     return _labelled(drawn, axes, list(rows))
 
 
+@mpl.rc_context(_STYLE)
 def line(points: Sequence[tuple[float, Spread]], x_name: str, y_name: str) -> str:
     """An SVG: a curve on two logarithmic axes, with whiskers from lowest to highest.
 
@@ -112,8 +149,8 @@ def _share(parts: Mapping[str, float], names: Sequence[str]) -> float:
     return sum(parts.get(name, 0.0) for name in names) / (sum(parts.values()) or 1.0)
 
 
-def _labelled(drawn: Figure, axes: Axes, labels: Sequence[str]) -> str:
-    axes.set_yticks(range(len(labels)), labels, parse_math=False)
+def _labelled(drawn: Figure, axes: Axes, labels: Sequence[str], places: Sequence[float] | None = None) -> str:
+    axes.set_yticks(range(len(labels)) if places is None else places, labels, parse_math=False)
     axes.tick_params(length=0)
     axes.set_xticks([])
     axes.spines[:].set_visible(False)

@@ -5,22 +5,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-_STYLE = """
-body { margin: 0 auto; max-width: 1000px; padding: 48px 24px 96px; color: #1c2430;
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-h1, h2 { letter-spacing: -0.02em; margin-bottom: 4px; } h3 { font-size: 0.95rem; margin: 28px 0 8px; }
-p { margin: 6px 0; } .soft { color: #5b6675; font-size: 0.9rem; }
-nav a { color: #0d7a68; text-decoration: none; margin-right: 18px; }
-section { margin-top: 48px; padding-top: 12px; border-top: 1px solid #dde2e9; }
-.scroll { overflow-x: auto; margin: 20px 0; }
-table { border-collapse: collapse; width: 100%; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 7px 12px; text-align: right; border-bottom: 1px solid #dde2e9; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-th { color: #5b6675; font-weight: 500; vertical-align: bottom; white-space: normal; }
-tr.ours { background: #e4f3f0; font-weight: 600; }
-.plots { display: flex; flex-wrap: wrap; gap: 0 24px; } figure { margin: 0; } img { max-width: 100%; }
-details { background: #f6f8fa; border-radius: 8px; padding: 10px 16px; margin-top: 20px; font-size: 0.9rem; }
-li { margin: 4px 0; overflow-wrap: anywhere; }
+from rofo.report.style import STYLE
+
+_OWN_STYLE = """
+body { max-width: 1180px; } nav { line-height: 2; }
+nav a { color: var(--link); text-decoration: none; margin-right: 18px; display: inline-block; }
+tr.ours { background: var(--ours); font-weight: 600; }
+.plots { display: flex; flex-wrap: wrap; gap: 0 24px; } figure { overflow-x: auto; max-width: 100%; }
+img { background: #fff; border-radius: 8px; min-width: 540px; }
+details { background: var(--box); border-radius: 8px; padding: 10px 16px; margin-top: 20px; }
 """
 
 
@@ -74,7 +67,7 @@ def to_html(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
+        f"<title>{escape(title)}</title><style>{STYLE}{_OWN_STYLE}</style></head><body>"
         f"<h1>{escape(title)}</h1>{_soft([subtitle])}<nav>{''.join(links)}</nav>"
         f"{''.join(_html(i, section) for i, section in enumerate(sections))}</body></html>\n"
     )

@@ -7,13 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rofo.benchmarks.charts import figure, write
-from rofo.dsp.spectrogram import Spectrogram
-from rofo.manifest import Stft
+from rofo.report.sound import RANGE_DB, measure
 
 Floats = NDArray[np.float32]
-
-_STFT = Stft(n_fft=2048, hop_length=512)
-_RANGE_DB, _TOP_KHZ = 80.0, 12.0
 
 
 def write_picture(path: Path, rows: Sequence[Mapping[str, Floats]], sample_rate: int) -> None:
@@ -24,26 +20,17 @@ def write_picture(path: Path, rows: Sequence[Mapping[str, Floats]], sample_rate:
     """
     columns = max(map(len, rows))
     drawn, axes = figure(4 * columns, 2.4 * len(rows), len(rows), columns)
-    levels = [{name: _decibels(song) for name, song in row.items()} for row in rows]
-    loudest = float(next(iter(levels[0].values())).max())
-    for number, row in enumerate(levels):
-        for (name, level), place in zip(row.items(), axes[number * columns :], strict=False):
-            seconds = level.shape[1] * _STFT.hop_length / sample_rate
+    first = next(iter(rows[0].values()))
+    loudest = 10 * np.log10(measure([first], first.shape[1], sample_rate).loudest + 1e-20)
+    for number, row in enumerate(rows):
+        for (name, song), place in zip(row.items(), axes[number * columns :], strict=False):
+            sound = measure([song], song.shape[1], sample_rate)
             image = place.imshow(
-                level - loudest, origin="lower", aspect="auto", cmap="inferno", vmin=-_RANGE_DB, vmax=0,
-                extent=(0, seconds, 0, sample_rate / 2000),
+                10 * np.log10(sound.power + 1e-20) - loudest, origin="lower", aspect="auto", cmap="inferno",
+                vmin=-RANGE_DB, vmax=0, extent=(0, song.shape[1] / sample_rate, 0, sound.top / 1000),
             )  # fmt: skip
             place.set_title(name, parse_math=False)
-            place.set_ylim(0, min(_TOP_KHZ, sample_rate / 2000))
     drawn.supxlabel("seconds")
     drawn.supylabel("kHz")
     drawn.colorbar(image, ax=axes, label="dB", aspect=40)
     write(drawn, path)
-
-
-def _decibels(song: Floats) -> Floats:
-    """(bins, frames), of the mean of all channels."""
-    mono = np.pad(song.mean(axis=0), (0, max(0, _STFT.n_fft - song.shape[1])))
-    power = np.square(Spectrogram(_STFT, len(mono)).forward(mono)).sum(axis=-1).T
-    level: Floats = 10 * np.log10(power + 1e-20)
-    return level

@@ -49,11 +49,13 @@ class Method:
 METHODS = {
     "kill": Method("rofo.benchmarks.kill", 200, "moments"),
     "disk": Method("rofo.benchmarks.disk", 50, "bytes"),
-    "ray": Method("rofo.benchmarks.ray", 300, "songs"),
+    "ray": Method("rofo.benchmarks.ray_job", 300, "songs"),
     "ray-cost": Method("rofo.benchmarks.ray_cost", 5, "rounds"),
     "soak": Method("rofo.benchmarks.soak", 60, "minutes"),
     "reopen": Method("rofo.benchmarks.reopen", 1000, "times"),
     "fuzz": Method("rofo.benchmarks.fuzz", 10_000, "files of each kind"),
+    "triton": Method("rofo.benchmarks.triton", 1000, "requests"),
+    "images": Method("rofo.benchmarks.images", 2, "container files"),
 }
 
 

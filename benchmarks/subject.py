@@ -170,9 +170,9 @@ def prepare(
     return Subject(engines, load_engine_manifest(engines[ONNX]), target, told, exported)
 
 
-def write_noise(path: Path, seconds: float, rate: int, channels: int) -> Path:
+def write_noise(path: Path, seconds: float, rate: int, channels: int, seed: int = 0) -> Path:
     """A song of seeded noise, loud everywhere; 16 bits, as most songs are."""
-    block = np.random.default_rng(0).uniform(-0.5, 0.5, (rate, channels)).astype(np.float32)
+    block = np.random.default_rng(seed).uniform(-0.5, 0.5, (rate, channels)).astype(np.float32)
     left = round(seconds * rate)
     with soundfile.SoundFile(path, "w", rate, channels, "PCM_16") as file:
         while left > 0:

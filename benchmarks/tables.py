@@ -74,7 +74,7 @@ def speed_table(speed: Speed) -> Table:
         ),
         "of the matrix rate": tuple(_percent(row.of_matrix) for row in speed.rows),
         "load": tuple(f"{row.load.median:.1f} s" if row.load else "" for row in speed.rows),
-        "peak memory": tuple(_memory(row.peak_mb.median) for row in speed.rows),
+        "peak memory": tuple(memory(row.peak_mb.median) for row in speed.rows),
     }
     shown = {head: cells for head, cells in columns.items() if any(cells) or head not in _SHARES}
     return Table(tuple(shown), tuple(zip(*shown.values(), strict=True)))
@@ -87,9 +87,9 @@ def speed_notes(speed: Speed) -> tuple[str, ...]:
     )
     notes = [
         f"A song of {speed.song_seconds:.3g} s ({_counted(speed.chunks, 'chunk')}), "
-        f"{_repeats(speed.rounds)}, every contestant a process of its own, loaded and warmed up on a chunk "
-        "before; all read the same file and write the same stems, and pymss-core's engine time includes its "
-        "STFT.",
+        f"{_repeats(speed.rounds)}.",
+        "Every contestant is a process of its own, loaded and warmed up on a chunk before; all read the same "
+        "file and write the same stems, and pymss-core's engine time includes its STFT.",
         "Whole processes of other tools count with start and load.",
     ]
     if matrix:
@@ -171,7 +171,7 @@ def parity_notes(parity: Parity) -> tuple[str, ...]:
 def _scale_tables(scale: Scale) -> Iterator[Table]:
     for axis, points in by_axis(scale):
         yield Table((AXES[axis], "seconds", "x real time", "peak memory"), tuple(
-            (f"{p.value:g}", _spread(p.elapsed), _spread(p.real_time), _memory(p.peak_mb.median))
+            (f"{p.value:g}", _spread(p.elapsed), _spread(p.real_time), memory(p.peak_mb.median))
             for p in points
         ))  # fmt: skip
 
@@ -193,7 +193,7 @@ def _host_tables(host: Host) -> tuple[Table, ...]:
             _spread(row.real_time),
             f"{row.real_time.median / alone:.2f}",
             _spread(row.per_processor),
-            _memory(row.peak_mb.median),
+            memory(row.peak_mb.median),
         )
         for row in host.rows
     )
@@ -230,7 +230,8 @@ def _repeats(rounds: int) -> str:
     return f"median (lowest-highest) of {rounds} interleaved rounds" if rounds > 1 else "measured once"
 
 
-def _memory(megabytes: float) -> str:
+def memory(megabytes: float) -> str:
+    """In GB where there is one, else in MB."""
     return f"{megabytes / 1024:.1f} GB" if megabytes >= 1024 else f"{megabytes:.0f} MB"
 
 

@@ -1,4 +1,4 @@
-"""What int8 engines are calibrated on: sound that was given, else sound that comes with rofo."""
+"""What engines of 8 bits are calibrated on: sound that was given, else sound that comes with rofo."""
 
 from collections.abc import Sequence
 from importlib import resources

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
-from rofo.console import command_line, note
+from rofo.console import SectionedCommand, command_line, note, verbose, verbose_option
 from rofo.dsp import SCHEMES
+from rofo.errors import UsageError
+from rofo.export.catalogue import described, list_downloads
+from rofo.terminal import StatusLine
 
 if TYPE_CHECKING:
     from rofo.export.plan.plan import PlanOptions
@@ -16,12 +20,32 @@ if TYPE_CHECKING:
 # Names of rofo.export.plan.gpus.GPUS and rofo.export.graph.types.DTYPES: --help is not to load torch.
 _GPUS = ("rtx4090", "rtx3090", "rtx5090", "portable")
 _PRECISIONS = ("fp32", "fp16", "bf16")
+_ENGINES = (".json", ".plan", ".toml")  # what --triton takes as it is: an .onnx may be a checkpoint
+_SECTIONS = {  # of --help, by the names of the parameters; what is not named comes last
+    "What is needed first": ("config", "output", "targets", "gpu", "precision"),
+    "Engines": ("quantize", "calibrate", "attention", "batch", "scheme", "members"),
+    "What the checkpoint does not say": (
+        "stems", "chunk", "sample_rate", "n_fft", "hop_length", "compensate", "zero_dc", "skip_connection",
+        "normalize", "rotary",
+    ),
+    "Serving": ("triton",),
+    "Trust": ("sha256", "unsafe_pickle", "no_verify"),
+}  # fmt: skip
+
+
+def complete_checkpoint(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Files, and names of the catalogue."""
+    names = [download.name for _, download in list_downloads()]
+    found = [CompletionItem(name) for name in names if begun and name.lower().startswith(begun.lower())]
+    return [CompletionItem(begun, type="file"), *found]
 
 
 @command_line
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--config", type=click.Path(path_type=Path), help="MSST yaml of the checkpoint.")
+@click.command(
+    cls=SectionedCommand, sections=_SECTIONS, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.argument("checkpoint", required=False, shell_complete=complete_checkpoint)
+@click.option("--config", metavar="FILE", help="MSST yaml of the checkpoint; a file, or an hf:// link.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -32,15 +56,16 @@ _PRECISIONS = ("fp32", "fp16", "bf16")
     "--target",
     "targets",
     multiple=True,
-    type=click.Choice(["onnx", "tensorrt-rtx", "tensorrt"]),
-    help="What to write; may be repeated. Default: onnx, and tensorrt-rtx where its builder is installed.",
+    type=click.Choice(["onnx", "onnxruntime-cuda", "tensorrt-rtx", "tensorrt"]),
+    help="What to write; may be repeated. onnxruntime-cuda is STEM.fp16.onnx. Default: onnx, and "
+    "tensorrt-rtx where its builder is installed.",
 )
 @click.option(
     "--precision",
-    type=click.Choice(_PRECISIONS),
+    type=click.Choice((*_PRECISIONS, "fp8")),
     default="fp16",
     show_default=True,
-    help="Matrix products of the plan; the ONNX file is fp32.",
+    help="Matrix products of the plan; the ONNX file is fp32. fp8 is written as STEM.fp8.plan.",
 )
 @click.option(
     "--quantize",
@@ -52,7 +77,7 @@ _PRECISIONS = ("fp32", "fp16", "bf16")
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="AUDIO",
-    help="Music that int8 is calibrated on; may be repeated. Default: a mix that comes with rofo.",
+    help="Music that int8 and fp8 are calibrated on; may be repeated. Default: a mix that comes with rofo.",
 )
 @click.option("--attention", type=click.Choice(_PRECISIONS), help="Attention of the plan, if not the same.")
 @click.option(
@@ -64,6 +89,12 @@ _PRECISIONS = ("fp32", "fp16", "bf16")
     "--batch",
     type=click.IntRange(1),
     help="Chunks per engine run. Default: 1 for ONNX; for a plan as many as fill the card.",
+)
+@click.option(
+    "--list",
+    "listed",
+    is_flag=True,
+    help="List the checkpoints known by name, or those with a word, and stop.",
 )
 @click.option(
     "--facts", "only_facts", is_flag=True, help="Print what is known of CHECKPOINT and who says it, and stop."
@@ -106,15 +137,23 @@ _PRECISIONS = ("fp32", "fp16", "bf16")
     type=click.Choice(["exact", "amp-0.3.5"]),
     help="Rotary angles: exact (default), or rounded as rotary-embedding-torch 0.3.5 does under autocast.",
 )
+@click.option(
+    "--triton",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write a Triton model repository as well. Of an engine that is there already, give its .json, its "
+    ".plan, or a recipe as CHECKPOINT, and say --target for the kind of engine.",
+)
 @click.option("--no-verify", is_flag=True, help="Skip the comparison of engine and network.")
 @click.option("--sha256", metavar="HEX", help="Refuse the checkpoint unless this is its sha256.")
 @click.option(
     "--unsafe-pickle", is_flag=True, help="Run code stored in the checkpoint; only if you trust it."
 )
+@verbose_option
 @click.version_option(package_name="rofo")
 def main(
-    checkpoint: Path,
-    config: Path | None,
+    checkpoint: str | None,
+    config: str | None,
     output: Path | None,
     targets: tuple[str, ...],
     precision: str,
@@ -123,6 +162,7 @@ def main(
     attention: str | None,
     gpu: str | None,
     batch: int | None,
+    listed: bool,
     only_facts: bool,
     diagnose: bool,
     chunk: float | None,
@@ -137,22 +177,36 @@ def main(
     skip_connection: bool | None,
     normalize: bool | None,
     rotary: str | None,
+    triton: Path | None,
     no_verify: bool,
     sha256: str | None,
     unsafe_pickle: bool,
 ) -> None:
     """Turn CHECKPOINT into STEM.onnx, STEM.plan and STEM.json.
 
-    It is a file of weights (.ckpt, .pt, .pth, .th, .safetensors), or the .onnx file of an MDX-Net.
+    It is a file of weights (.ckpt, .pt, .pth, .th, .safetensors), or the .onnx file of an MDX-Net; or a name
+    of the catalogue (see --list), or hf://owner/repo@revision/file, which is downloaded with its yaml.
     Of a recipe (.toml) it is checked what it says, and which of its engines are there.
 
     The engines are compared with the network before anything is written.
     """
-    if checkpoint.suffix == ".toml":
-        _check_recipe(checkpoint)
+    if listed:
+        click.echo(_listed(checkpoint or ""))
         return
-    from rofo.export.export import ExportOptions, export_checkpoint, facts_report
-
+    if checkpoint is None:
+        raise click.UsageError("No checkpoint; give a file, or a name that --list shows.")
+    if triton is not None and checkpoint.endswith(_ENGINES):
+        _write_repository(Path(checkpoint), triton, targets)
+        return
+    if checkpoint.endswith(".toml"):
+        _check_recipe(Path(checkpoint))
+        return
+    try:
+        from rofo.export.export import ExportOptions, export_checkpoint, facts_report
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed; pip install 'rofo[export]'") from None
+    source, yaml, name = _at_hand(checkpoint, config)
+    output = output or name
     given = {
         "hop_length": hop_length,
         "n_fft": n_fft,
@@ -169,11 +223,12 @@ def main(
     targets = targets or ("onnx", *(["tensorrt-rtx"] if find_spec("tensorrt_rtx") else []))
     options = ExportOptions(
         output=output,
-        config=config,
+        config=yaml,
         given={name: value for name, value in given.items() if value is not None},
         members=members,
         batch=batch or 1,
         onnx="onnx" in targets,
+        cuda="onnxruntime-cuda" in targets,
         plan=None if only_facts else _plan(targets, precision, attention, gpu, batch, diagnose=diagnose),
         int8=quantize == "int8",
         calibrate=calibrate,
@@ -182,9 +237,10 @@ def main(
         unsafe_pickle=unsafe_pickle,
     )
     if only_facts:
-        click.echo(facts_report(checkpoint, options))
+        click.echo(facts_report(source, options))
         return
-    report = export_checkpoint(checkpoint, options, note)
+    with StatusLine() as line:  # a diagnosis is told layer by layer, as it may end in an error
+        report = export_checkpoint(source, options, note if verbose() or diagnose else line.show)
     for parity in report.parity:
         where = "" if parity.measured_on == "engine" else f" ({parity.measured_on})"
         note(f"{parity.backend} {parity.precision}: {parity.snr_db:.1f} dB from the network{where}")
@@ -192,6 +248,43 @@ def main(
         note("not verified: --no-verify")
     for file in report.files:
         click.echo(file)
+    if triton is not None:
+        made = [target for target in ("tensorrt", "tensorrt-rtx", "onnx") if target in targets]
+        _write_repository(report.files[-1], triton, made[:1])
+
+
+def _write_repository(engine: Path, folder: Path, kinds: Sequence[str]) -> None:
+    from rofo.export.triton import write_repository
+
+    for model in write_repository(engine, folder, kinds):
+        click.echo(model)
+
+
+def _at_hand(checkpoint: str, config: str | None) -> tuple[Path, Path | None, Path | None]:
+    """The files of checkpoint and yaml; downloaded where the first is no path, but a name or a link.
+
+    Last the name for its engines in this case: the file itself lies in a cache.
+    """
+    from rofo.export.hub import SCHEME, fetch_checkpoint
+
+    yaml = Path(config) if config else None
+    if config and config.startswith(SCHEME):
+        yaml = fetch_checkpoint(config, note).checkpoint
+    path = Path(checkpoint)
+    if not checkpoint.startswith(SCHEME) and (path.is_file() or len(path.parts) > 1):
+        return path, yaml, None
+    fetched = fetch_checkpoint(checkpoint, note)
+    return fetched.checkpoint, yaml or fetched.config, Path(fetched.name)
+
+
+def _listed(word: str) -> str:
+    """The catalogue as a table, one line a file."""
+    rows = [described(*found) for found in list_downloads(word)]
+    if not rows:
+        raise click.UsageError(f"no checkpoint of the catalogue has {word!r}; see rofo-export --list")
+    table = [("name", "network", "stems (SDR on Multisong, dB)", "size", "licence"), *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
 
 
 def _check_recipe(path: Path) -> None:
@@ -214,7 +307,7 @@ def _plan(
     """The plan among the targets; a usage error for two plans, which would have one name."""
     from rofo.export.plan.plan import PlanOptions
 
-    plans = sorted(set(targets) - {"onnx"})
+    plans = sorted(set(targets) - {"onnx", "onnxruntime-cuda"})
     if len(plans) > 1:
         raise click.UsageError(f"{' and '.join(plans)} would both write STEM.plan; export them one by one")
     if not plans:

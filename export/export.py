@@ -1,7 +1,7 @@
 """The path of a checkpoint: read, describe, load, write graphs, compare, and only then put files in place."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ from rofo.export.calibration import OWN, calibration_chunks
 from rofo.export.errors import CheckpointError
 from rofo.export.facts import report
 from rofo.export.families import describe, find_family, load_network
+from rofo.export.graph.cuda import BACKEND as CUDA
+from rofo.export.graph.cuda import CudaGraph, for_cuda
 from rofo.export.graph.diagnosis import LayerOutput, LayerParity, layer_outputs, layer_parity
+from rofo.export.graph.fp8 import choose_fp8
 from rofo.export.graph.gates import Reference, check_engine, check_typed, loud_chunk, reference
 from rofo.export.graph.int8 import BACKEND, Int8Builder
 from rofo.export.graph.trace import OPSET, write_onnx
@@ -38,9 +41,11 @@ class ExportOptions:
     `output` is a path without suffix, by default the checkpoint's; `config` its yaml; `given` facts that the
     user supplies, by the names of rofo.export.facts. `members` are the engines that a mixer joins. `batch` is
     the number of chunks the ONNX engine takes at once; `onnx` False leaves it out. `plan` tells what kind of
-    plan to build. `int8` asks for an int8 engine beside the ONNX one, calibrated on the sound files of
-    `calibrate`, by default on what comes with rofo. `verify` False skips the comparison with the network: an
-    int8 engine is then held to the fp32 one, its parity not recorded. `sha256` is what the file must have.
+    plan to build. `int8` asks for an int8 engine beside the ONNX one; it and a plan in FP8 are calibrated on
+    the sound files of `calibrate`, by default on what comes with rofo. `verify` False skips the comparison
+    with the network: an int8 engine is then held to the fp32 one, its parity not recorded, and in an FP8 plan
+    every product is. `cuda` asks for a typed fp16 graph for
+    ONNX Runtime on CUDA. `sha256` is what the file must have.
     """
 
     output: Path | None = None
@@ -52,6 +57,7 @@ class ExportOptions:
     plan: PlanOptions | None = None
     int8: bool = False
     calibrate: Sequence[Path] = ()
+    cuda: bool = False
     verify: bool = True
     sha256: str | None = None
     unsafe_pickle: bool = False
@@ -70,8 +76,8 @@ class ExportReport:
 def export_checkpoint(
     checkpoint: Path, options: ExportOptions = ExportOptions(), stage: Stage = lambda _: None
 ) -> ExportReport:
-    """Write OUTPUT.onnx (and OUTPUT.onnx.data for large weights), OUTPUT.int8.onnx and OUTPUT.plan if asked,
-    and OUTPUT.json.
+    """Write OUTPUT.onnx (and OUTPUT.onnx.data for large weights), OUTPUT.int8.onnx, OUTPUT.fp16.onnx and a
+    plan if asked, and OUTPUT.json.
 
     `stage` is told what is going on. Nothing is written unless every step succeeds; where OUTPUT.json
     describes engines of the same checkpoint and facts already, the new ones are added to it.
@@ -99,6 +105,7 @@ def export_checkpoint(
         wanted = reference(model, family.original(source, model.facts, network), keeps_silence=silent)
     with staging(stem) as folder:
         onnx = _write_onnx(model, network, folder, options.batch, stage) if options.onnx else None
+        cuda = _write_cuda(model, network, folder, options.batch, stage) if options.cuda else None
         typed = None
         if options.plan and gpu:
             typed = _write_typed(model, network, folder, options.plan, gpu, stage)
@@ -106,8 +113,13 @@ def export_checkpoint(
         parts = [_finish_onnx(model, onnx, wanted, stage)] if onnx else []
         if onnx and options.int8:
             parts.append(_quantised(model, onnx, wanted, options, stage))
+        if cuda:
+            parts.append(_finish_cuda(model, cuda, wanted, stage))
         if typed and options.plan and gpu:
-            parts.append(_finish_plan(model, typed, folder, options.plan, gpu, wanted, stage))
+            kept: tuple[str, ...] = ()
+            if options.plan.precision == "fp8":
+                typed, kept = _in_fp8(model, typed, wanted, options, stage)
+            parts.append(_finish_plan(model, typed, folder, options.plan, gpu, wanted, stage, kept))
         manifest = model.manifest([part.entry for part in parts], [p for part in parts for p in part.parity])
         joined = _joined(stem, manifest)
         files = [*(file for part in parts for file in part.files), _described(folder, stem, joined)]
@@ -145,18 +157,30 @@ class _Typed:
     outputs: Mapping[str, LayerOutput]
 
 
+@dataclass(frozen=True)
+class _Cuda:
+    """An engine for ONNX Runtime on CUDA, and its graph for a single chunk, to be measured."""
+
+    part: _Part
+    one: Path
+
+
 def _stem(checkpoint: Path, options: ExportOptions) -> Path:
     stem = options.output if options.output is not None else checkpoint.with_suffix("")
     if options.batch < 1:
         raise UsageError(f"batch is {options.batch}; give 1 or more")
     if stem.name in ("", ".."):
         raise UsageError(f"{stem}: not a name for the engine; give the path of the results without suffix")
-    if not options.onnx and options.plan is None:
+    if not (options.onnx or options.cuda) and options.plan is None:
         raise UsageError(f"{stem}: neither an ONNX file nor a plan to be written; choose one or both")
     if options.int8 and not options.onnx:
         raise UsageError(f"{stem}: an int8 engine is made of the ONNX one; add --target onnx")
-    if options.calibrate and not options.int8:
-        raise UsageError(f"{stem}: sound to calibrate on, but nothing to calibrate; add --quantize int8")
+    fp8 = options.plan is not None and options.plan.precision == "fp8"
+    if options.calibrate and not (options.int8 or fp8):
+        raise UsageError(
+            f"{stem}: sound to calibrate on, but nothing to calibrate; add --quantize int8, or for a plan "
+            "--precision fp8"
+        )
     return stem
 
 
@@ -197,17 +221,57 @@ def _finish_onnx(model: Model, part: _Part, wanted: Reference | None, stage: Sta
     return _Part(part.files, part.entry, parity)
 
 
+def _write_cuda(model: Model, network: nn.Module, folder: Path, batch: int, stage: Stage) -> _Cuda:
+    """The typed graph for ONNX Runtime on CUDA, not measured yet."""
+    stage("writing the graph in fp16 for ONNX Runtime on CUDA")
+    engine = model.family.engine(network, model.facts, Form(precision="fp16"))
+
+    def written(chunks: int) -> tuple[Path, ...]:
+        inside = folder / f"cuda-{chunks}"
+        inside.mkdir()
+        file = inside / f"{model.name}.fp16.onnx"
+        write_onnx(engine, model.tensors(chunks), file, typed=True)
+        data = for_cuda(file)
+        return (*([data] if data else []), file)
+
+    files = written(batch)
+    *data, file = files
+    entry = EngineFile(
+        file=file.name,
+        backend=CUDA,
+        backend_version=f"opset {OPSET}",
+        precision="fp16",
+        compute_capabilities=(),
+        batch=batch,
+        sha256=file_sha256(file),
+        data=data[0].name if data else None,
+        data_sha256=file_sha256(data[0]) if data else None,
+    )
+    return _Cuda(_Part(files, entry), file if batch == 1 else written(1)[-1])
+
+
+def _finish_cuda(model: Model, cuda: _Cuda, wanted: Reference | None, stage: Stage) -> _Part:
+    if wanted is None:
+        return cuda.part
+    stage("measuring it on the CPU")
+    return replace(cuda.part, parity=(check_typed(cuda.one, model.name, CudaGraph(), wanted),))
+
+
 def _quantised(
     model: Model, fp32: _Part, wanted: Reference | None, options: ExportOptions, stage: Stage
 ) -> _Part:
     """The int8 engine beside the fp32 one, which it is held to where the network was not run."""
     file, manifest = fp32.files[-1], model.manifest([fp32.entry], ())
-    stage(f"calibrating int8 on {', '.join(map(str, options.calibrate)) or OWN}")
-    chunks = calibration_chunks(model, options.calibrate)
+    chunks = _calibration(model, "int8", options, stage)
     held_to = wanted or _held_to_fp32(model, file, manifest)
     stage("writing the graph in int8, and running it")
     made = Int8Builder(file, manifest, chunks, held_to, stage).build()
     return _Part(made.files, made.entry, (made.parity,) if wanted else ())
+
+
+def _calibration(model: Model, what: str, options: ExportOptions, stage: Stage) -> list[Tensors]:
+    stage(f"calibrating {what} on {', '.join(map(str, options.calibrate)) or OWN}")
+    return calibration_chunks(model, options.calibrate)
 
 
 def _held_to_fp32(model: Model, file: Path, manifest: Manifest) -> Reference:
@@ -242,9 +306,18 @@ def _write_typed(
     return _Typed(write_typed(trace, folder, options, gpu, stage), outputs)
 
 
+def _in_fp8(
+    model: Model, typed: _Typed, wanted: Reference | None, options: ExportOptions, stage: Stage
+) -> tuple[_Typed, tuple[str, ...]]:
+    """The typed graph with products in FP8, and those that are kept as they are."""
+    chunks = _calibration(model, "FP8", options, stage)
+    fp8 = choose_fp8(typed.graph.one, model.name, chunks, wanted, stage)
+    return replace(typed, graph=typed.graph.rewritten(fp8.write)), fp8.kept
+
+
 def _finish_plan(
     model: Model, typed: _Typed, folder: Path, options: PlanOptions, gpu: Gpu,
-    wanted: Reference | None, stage: Stage,
+    wanted: Reference | None, stage: Stage, kept: tuple[str, ...],
 ) -> _Part:  # fmt: skip
     """The plan, its typed graph held against the network."""
     layers: tuple[LayerParity, ...] = ()
@@ -258,8 +331,9 @@ def _finish_plan(
     if wanted:
         stage("measuring it on the CPU")
         parity = (check_typed(typed.graph.one, model.name, options, wanted),)
-    plan = folder / f"{model.name}.plan"
-    return _Part((plan,), write_plan(typed.graph, plan, options, gpu, stage), parity, layers)
+    plan = folder / options.file(model.name)
+    entry = replace(write_plan(typed.graph, plan, options, gpu, stage), kept=kept)
+    return _Part((plan,), entry, parity, layers)
 
 
 def _joined(stem: Path, manifest: Manifest) -> Manifest:

@@ -3,30 +3,27 @@
 import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from rofo.audio.parts import part_folder, remove_stale_parts, sync_folder
 from rofo.errors import OutputWriteError
 
 
 @contextmanager
 def staging(stem: Path) -> Iterator[Path]:
     """A hidden folder beside the output, removed with all that is left in it; write errors in words."""
-    folder = None
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{stem.name}.", dir=stem.parent))
-        yield folder
+        remove_stale_parts(stem.parent)  # of exports that were killed
+        with part_folder(stem.parent) as folder:
+            yield folder
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputWriteError(
             f"{stem}: could not write ({reason}); give --output a folder with room and write permission"
         ) from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def placed(files: list[Path], folder: Path) -> tuple[Path, ...]:
@@ -41,9 +38,10 @@ def placed(files: list[Path], folder: Path) -> tuple[Path, ...]:
             target, older = folder / file.name, file.with_name(f"{file.name}.old")
             undo.callback(_put_back, file, target, older)
             if target.exists():
-                target.replace(older)
+                _keep(target, older)
             file.replace(target)
         undo.pop_all()
+    sync_folder(folder)
     _drop_stale_weights(files, folder)
     return tuple(folder / file.name for file in files)
 
@@ -54,6 +52,14 @@ def _drop_stale_weights(files: list[Path], folder: Path) -> None:
     for name in names:
         if name.endswith(".onnx") and f"{name}.data" not in names:
             (folder / f"{name}.data").unlink(missing_ok=True)
+
+
+def _keep(target: Path, older: Path) -> None:
+    """Give what has the name a second one; not moved, for a kill would then leave nothing there."""
+    try:
+        older.hardlink_to(target)
+    except OSError:  # not every file system has links
+        shutil.copyfile(target, older)
 
 
 def _put_back(file: Path, target: Path, older: Path) -> None:

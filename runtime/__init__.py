@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from rofo.recipes.recipe import Recipe
     from rofo.results import Progress, SeparatedFile
     from rofo.separator import Separator
+    from rofo.song_list import ListedSong, read_list, separate_list, separate_song
+    from rofo.song_rows import SongRow, read_rows
 
 __version__ = "0.1.0"
 
 # Loaded on first use: numpy and soundfile take 0.15 s, which `rofo-run --help` need not wait for.
 _LAZY = {
+    "ListedSong": "rofo.song_list",
     "Manifest": "rofo.manifest",
     "MixerManifest": "rofo.manifest",
     "load_manifest": "rofo.manifest",
@@ -39,6 +42,11 @@ _LAZY = {
     "Recipe": "rofo.recipes.recipe",
     "SeparatedFile": "rofo.results",
     "Separator": "rofo.separator",
+    "SongRow": "rofo.song_rows",
+    "read_list": "rofo.song_list",
+    "read_rows": "rofo.song_rows",
+    "separate_list": "rofo.song_list",
+    "separate_song": "rofo.song_list",
 }
 
 __all__ = [
@@ -48,6 +56,7 @@ __all__ = [
     "EngineMismatchError",
     "EngineOutputError",
     "EngineRunError",
+    "ListedSong",
     "Manifest",
     "ManifestError",
     "MixerManifest",
@@ -59,8 +68,13 @@ __all__ = [
     "RofoError",
     "SeparatedFile",
     "Separator",
+    "SongRow",
     "UsageError",
     "load_manifest",
+    "read_list",
+    "read_rows",
+    "separate_list",
+    "separate_song",
 ]
 
 

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn, Self
@@ -45,6 +46,34 @@ def tell(error: Exception, *, debug: bool) -> int:
 def debugging() -> bool:
     """Whether the command that is running was given --debug."""
     return click.get_current_context().get_parameter_source("debug") is ParameterSource.COMMANDLINE
+
+
+def verbose() -> bool:
+    """Whether the command that is running was given --verbose; see `verbose_option`."""
+    return click.get_current_context().get_parameter_source("verbose") is ParameterSource.COMMANDLINE
+
+
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, expose_value=False, help="Tell every step on standard error."
+)
+
+
+class SectionedCommand(click.Command):
+    """A command whose --help lists its options in sections: {title: names of parameters}, the rest last."""
+
+    def __init__(self, *args: Any, sections: Mapping[str, Sequence[str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sections = sections
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click's own, section by section."""
+        options = (param for param in self.get_params(ctx) if isinstance(param, click.Option))
+        left = {one.name or "": record for one in options if (record := one.get_help_record(ctx))}
+        for title, names in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl([left.pop(name) for name in names])
+        with formatter.section("Other"):
+            formatter.write_dl(list(left.values()))
 
 
 def one_heap() -> None:

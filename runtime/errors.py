@@ -65,9 +65,14 @@ class EngineOutputError(EngineRunError):
 
 
 class OutputWriteError(RofoError, OSError):
-    """A result could not be written; no partial file is left."""
+    """A result could not be written; no partial file is left. `everywhere`: nor could any other, the disk is
+    full or read-only."""
 
     exit_code = 6
+
+    def __init__(self, *told: object, everywhere: bool = False) -> None:
+        super().__init__(*told)
+        self.everywhere = everywhere
 
 
 class CancelledError(RofoError):

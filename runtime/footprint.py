@@ -34,8 +34,10 @@ def footprint(file: Path, entry: EngineFile, manifest: Manifest, engine: Engine)
     inputs, outputs = (_bytes(tensors.values()) for tensors in (shapes.inputs, shapes.outputs))
     waves = _bytes([(entry.batch, len(manifest.stems), manifest.channels, manifest.chunk.samples)])
     ahead = engine.in_flight + 2
-    files = sum(file.with_name(name).stat().st_size for name in (entry.file, entry.data) if name)
-    on_gpu = BACKENDS[engine.backend].on_gpu and entry.device_memory is not None
+    backend = BACKENDS.get(engine.backend)  # None for a service's own, which may lie anywhere
+    names = (entry.file, entry.data) if backend else ()
+    files = sum(file.with_name(name).stat().st_size for name in names if name)
+    on_gpu = backend is not None and backend.on_gpu and entry.device_memory is not None
     gpu = files + (entry.device_memory or 0) + engine.in_flight * (inputs + outputs) if on_gpu else 0
     buffers = ahead * (inputs + waves) + (engine.in_flight + 1) * outputs
     return Footprint(files, buffers, gpu, manifest.chunk.samples / manifest.sample_rate)

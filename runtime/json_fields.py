@@ -3,7 +3,7 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 from rofo.errors import ManifestError
@@ -53,7 +53,7 @@ def _value(hint: Any, raw: Any, where: str) -> Any:
     if origin is Literal:
         require(raw in arguments and type(raw) in map(type, arguments), f"{where} is {raw!r}")
         return raw
-    if origin is tuple:
+    if origin in (tuple, Sequence):
         require(isinstance(raw, list), f"{where} is not a list")
         return tuple(_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(raw))
     if origin is types.UnionType:

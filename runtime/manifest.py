@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Stays 1 as long as what earlier releases read means the same, see rofo.json_fields.LATER.
 FORMAT = 1
 # What an engine can compute in: the one list of their names.
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 MIN_BF16_PARITY_DB = 30.0
 MIN_INT8_PARITY_DB = 35.0
@@ -108,12 +108,13 @@ class OverlapAdd:
 class EngineFile:
     """One engine file beside the manifest. `data` is the file that holds an .onnx file's large weights.
 
-    `backend` is the kind of file: onnx, or the library that built a plan, see rofo.engines.Backend.
+    `backend` is the kind of file: onnx, the library that built a plan, or the only backend that runs a typed
+    graph, see rofo.engines.Backend.
     `compute_capabilities` are those a .plan runs on, "8.9" or, with all later ones, "8.0+". `onnx_sha256` is
     the graph it was built from, `device_memory` the GPU memory in bytes that it needs. `launches` is told of
     plans with recurrent layers, which are loops: how many kernels one run launches, whatever its batch. Of an
-    int8 engine `rest` is what all that is not in int8 is computed in, and `kept` names the matrix products
-    and convolutions that could be and are not, after their weights: the gate did not allow it.
+    engine in int8 or fp8 `rest` is what all else is computed in, and `kept` names the matrix products and
+    convolutions that could be of 8 bits and are not, after their weights: the gate did not allow it.
     """
 
     file: str
@@ -128,7 +129,7 @@ class EngineFile:
     onnx_sha256: str | None = None
     device_memory: int | None = None
     launches: int | None = field(default=None, metadata=LATER)
-    rest: Literal["fp32", "bf16"] = field(default="fp32", metadata=LATER)
+    rest: Literal["fp32", "fp16", "bf16"] = field(default="fp32", metadata=LATER)
     kept: tuple[str, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
@@ -262,13 +263,8 @@ class Manifest:
             return newer
         ours = {entry.file: entry for entry in self.engines}
         theirs = {entry.file: entry for entry in newer.engines}
-        kinds = {entry.backend for entry in self.engines}
-        replaced = {(e.backend, e.precision == "int8") for file, e in ours.items() if file in theirs}
-        kept = [
-            p
-            for p in self.parity
-            if (p.backend if p.backend in kinds else "onnx", p.precision == "int8") not in replaced
-        ]
+        replaced = {(e.backend, e.precision) for file, e in ours.items() if file in theirs}
+        kept = [p for p in self.parity if self._measured_file(p) not in replaced]
         parity = {(p.backend, p.precision): p for p in (*kept, *newer.parity)}
         return replace(newer, engines=tuple((ours | theirs).values()), parity=tuple(parity.values()))
 
@@ -281,6 +277,12 @@ class Manifest:
         """Whether a backend in a precision was seen to make exact zeros of a silent chunk."""
         measured = self._measured(backend, precision)
         return measured is not None and measured.keeps_silence
+
+    def _measured_file(self, parity: Parity) -> tuple[str, str]:
+        """Kind and precision of the file that was measured: an fp32 one is also run in other precisions."""
+        files = {(entry.backend, entry.precision) for entry in self.engines}
+        kind = parity.backend if parity.backend in {backend for backend, _ in files} else "onnx"
+        return (kind, parity.precision) if (kind, parity.precision) in files else (kind, "fp32")
 
     def _measured(self, backend: str, precision: str) -> Parity | None:
         return next((p for p in self.parity if (p.backend, p.precision) == (backend, precision)), None)

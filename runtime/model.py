@@ -27,6 +27,9 @@ from rofo.recipes.step import Model
 from rofo.song import Block, Estimator
 from rofo.watch import Watch
 
+# What opens an engine file: rofo.engines.open_engine, or a service's own.
+Opener = Callable[[Path, Manifest, EngineSettings], Engine]
+
 
 class EngineModel:
     """One engine; `threads` do the transforms. Immutable: every estimator call keeps its own state.
@@ -102,17 +105,26 @@ class ClosedModel:
             yield from model.estimates(scheme, blocks, watch)
 
 
-def open_model(path: Path, settings: EngineSettings, *, low_memory: bool = False) -> Model:
+def open_model(
+    path: Path, settings: EngineSettings, *, low_memory: bool = False, opener: Opener | None = None
+) -> Model:
     """Open an engine file, or a manifest: the first engine file it has for the backend, or all of a mixer;
     or a recipe with all its engines.
 
     The settings are those of every engine; `low_memory` is for several. Raises EngineLoadError
     (ManifestError, EngineMismatchError, RecipeError).
     """
-    return _open(path, settings, low_memory=low_memory)
+    return _open(path, settings, low_memory=low_memory, opener=opener)
 
 
-def _open(path: Path, settings: EngineSettings, *, low_memory: bool, turns: Semaphore | None = None) -> Model:
+def _open(
+    path: Path,
+    settings: EngineSettings,
+    *,
+    low_memory: bool,
+    opener: Opener | None,
+    turns: Semaphore | None = None,
+) -> Model:
     """As open_model; `turns` are those of the recipe or mixer whose engine it is, None for none.
 
     All engines in a recipe, and in recipes within it, take turns: three at once on two cores took 8 % more
@@ -120,12 +132,14 @@ def _open(path: Path, settings: EngineSettings, *, low_memory: bool, turns: Sema
     """
     if not is_there(path):
         raise EngineLoadError(f"{path}: no such engine; export a checkpoint with rofo-export")
-    opened = partial(_open, settings=settings, low_memory=low_memory, turns=turns or Semaphore())
+    opened = partial(
+        _open, settings=settings, low_memory=low_memory, opener=opener, turns=turns or Semaphore()
+    )
     if path.suffix == ".toml":
         return _open_recipe(path, opened, low_memory=low_memory)
     manifest = load_manifest(path)
     if isinstance(manifest, Manifest):
-        open_ = partial(_open_engine, path, manifest, settings, turns)
+        open_ = partial(_open_engine, path, manifest, settings, opener, turns)
         return ClosedModel(open_) if low_memory and turns else open_()
     if path != manifest_path(path):
         raise EngineMismatchError(
@@ -151,10 +165,10 @@ def _open_recipe(path: Path, opened: Callable[[Path], Model], *, low_memory: boo
 
 
 def _open_engine(
-    path: Path, manifest: Manifest, settings: EngineSettings, turns: Semaphore | None
+    path: Path, manifest: Manifest, settings: EngineSettings, opener: Opener | None, turns: Semaphore | None
 ) -> EngineModel:
     file = engine_file(path, manifest, settings)
-    engine = open_engine(file, manifest, settings)
+    engine = (opener or open_engine)(file, manifest, settings)
     # One that wants several runs in flight computes elsewhere than on the cores.
     return EngineModel(engine, manifest, file, settings.threads, turns if engine.in_flight == 1 else None)
 

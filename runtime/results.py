@@ -28,7 +28,8 @@ class SeparatedFile(dict[str, Path]):
     """{stem: path} of one file, with its length and the time taken in seconds, and what to know about it.
 
     `engines` are the seconds within each engine, by its name, `silent` the chunks of exact zeros that each
-    was not run for. `skipped` tells that the stems were there.
+    was not run for. `sha256` are those of the files, by stem, `song_sha256` that of the input. `skipped`
+    tells that the stems were there.
     """
 
     def __init__(
@@ -38,6 +39,8 @@ class SeparatedFile(dict[str, Path]):
         seconds: float,
         elapsed: float,
         warnings: Sequence[str],
+        sha256: Mapping[str, str],
+        song_sha256: str,
         engines: Mapping[str, float] | None = None,
         silent: Mapping[str, int] | None = None,
         skipped: bool = False,
@@ -45,4 +48,5 @@ class SeparatedFile(dict[str, Path]):
         super().__init__(paths)
         self.seconds, self.elapsed = seconds, elapsed
         self.engines, self.silent = dict(engines or {}), dict(silent or {})
+        self.sha256, self.song_sha256 = dict(sha256), song_sha256
         self.warnings, self.skipped = tuple(warnings), skipped

@@ -15,6 +15,7 @@ Every step is a generator that takes from the one before it, so no more of a son
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,15 +24,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rofo.audio.files import check_format, output_format, stem_paths, track_name
-from rofo.audio.parts import remove_stale_parts
+from rofo.audio.parts import alone_in, remove_stale_parts
 from rofo.audio.reader import AudioReader
 from rofo.audio.record import Record, input_sha256
 from rofo.audio.writer import StemFiles
 from rofo.engines import EngineSettings
+from rofo.engines.folder import stems_of
 from rofo.engines.process import is_forked
-from rofo.errors import UsageError
+from rofo.errors import AudioReadError, UsageError
 from rofo.manifest import Manifest, MixerManifest
-from rofo.model import open_model
+from rofo.model import Opener, open_model
 from rofo.options import Options
 from rofo.rates import OwnRate
 from rofo.recipes.recipe import Recipe
@@ -49,7 +51,9 @@ class Separator:
     `engine` is the path of an engine file with its manifest beside it, of a manifest, where that of a mixer
     opens all its members, or of a recipe (.toml), which opens all its engines; `low_memory` opens them one
     after the other, each for its part of the way. `backend`, `precision`, `threads` and `cuda_stream` as in
-    rofo.engines.EngineSettings. Raises EngineLoadError (ManifestError, EngineMismatchError, RecipeError).
+    rofo.engines.EngineSettings. `opener` opens every engine file in place of rofo.engines.open_engine: a
+    service may have engines of its own (serving/triton.py has). Raises EngineLoadError (ManifestError,
+    EngineMismatchError, RecipeError).
     """
 
     def __init__(
@@ -61,9 +65,10 @@ class Separator:
         threads: int | None = None,
         cuda_stream: int | None = None,
         low_memory: bool = False,
+        opener: Opener | None = None,
     ) -> None:
         settings = EngineSettings(backend, precision, threads, cuda_stream)
-        self._model = open_model(Path(engine), settings, low_memory=low_memory)
+        self._model = open_model(Path(engine), settings, low_memory=low_memory, opener=opener)
         self.manifest: Manifest | MixerManifest | Recipe = self._model.manifest
         self.footprint = self._model.footprint
 
@@ -103,8 +108,7 @@ class Separator:
     @property
     def stems(self) -> tuple[str, ...]:
         """All stems that can be asked for, the residual last."""
-        residual = self.manifest.residual
-        return (*self.manifest.stems, *([residual] if residual else []))
+        return stems_of(self.manifest)
 
     def separate(self, mix: ArrayLike, sample_rate: int, options: Options = Options()) -> Stems:
         """Separate an array: mix (channels, samples) float in [-1, 1] -> {stem: (channels, samples)}.
@@ -148,19 +152,38 @@ class Separator:
         return (ready for _, ready in path)
 
     def separate_file(
-        self, path: str | Path, output: str | Path = "separated", options: Options = Options()
+        self,
+        path: str | Path,
+        output: str | Path = "separated",
+        options: Options = Options(),
+        *,
+        track: str | None = None,
+        sha256: str | None = None,
     ) -> SeparatedFile:
         """Separate a file into OUTPUT/<track>/<stem>.<ext>; all stems appear or none.
 
+        `track` is the name of the folder, None for the file's. With the `sha256` that the file must have, a
+        song that is finished is skipped without reading it.
         Raises AudioReadError, OutputWriteError, and what `separate` raises.
         """
-        path, output, watch = Path(path), Path(output), self._watch(options, Path(path))
+        path, watch = Path(path), self._watch(options, Path(path))
+        folder = Path(output) / (track_name(path) if track is None else track)
         estimator, stems = self._checked(options)
-        folder = output / track_name(path)
-        record = Record(folder, self._made_from(path, options))
+        remove_stale_parts(folder)
+        known = sha256 or input_sha256(path)
+        record = Record(folder, {**self.made_with(options), "input": known})
         if options.resume and (done := record.finished(stems)):
-            remove_stale_parts(folder)  # of a run that was to replace them
-            return SeparatedFile(done.paths, seconds=done.seconds, elapsed=0.0, warnings=(), skipped=True)
+            return SeparatedFile(
+                done.paths,
+                seconds=done.seconds,
+                elapsed=0.0,
+                warnings=(),
+                sha256=done.sha256,
+                song_sha256=known,
+                skipped=True,
+            )
+        if sha256 and sha256 != (found := input_sha256(path)):
+            raise AudioReadError(f"{path}: its sha256 is {found}, not {sha256}; name the right file")
         with AudioReader(
             path,
             allow_truncated=options.allow_truncated,
@@ -172,21 +195,25 @@ class Separator:
             source = reader.format
             song = Song(reader.blocks, source.channels, source.sample_rate, source.frames)
             written = output_format(path, source, options.container, options.subtype)
-            paths, seconds = stem_paths(path, output, stems, written), source.frames / source.sample_rate
-            with StemFiles(paths, written) as files:
-                for _, blocks in self._path([song], estimator, stems, watch):
-                    files.write(blocks)
-                record.remove()
-            record.write(paths, seconds)
+            paths = stem_paths(path, folder, stems, written)
+            with ExitStack() as alone:
+                with StemFiles(paths, written) as files:
+                    for _, blocks in self._path([song], estimator, stems, watch):
+                        files.write(blocks)
+                    alone.enter_context(alone_in(folder))
+                    record.remove()
+                done = record.write(paths, source.frames / source.sample_rate)
             empty = [] if source.frames else ["holds no samples; its stems are empty"]
             warnings = [*reader.warnings, *files.warnings, *empty]
         for warning in warnings:
             watch.warn(warning)
         return SeparatedFile(
-            paths,
-            seconds=seconds,
+            done.paths,
+            seconds=done.seconds,
             elapsed=watch.elapsed,
             warnings=warnings,
+            sha256=done.sha256,
+            song_sha256=known,
             engines=watch.engines,
             silent=watch.silent,
         )
@@ -264,8 +291,8 @@ class Separator:
             )
         return estimator, tuple(dict.fromkeys(by_name[stem.lower()] for stem in options.stems))
 
-    def _made_from(self, path: Path, options: Options) -> dict[str, object]:
-        """All that decides over the stems of a file."""
+    def made_with(self, options: Options) -> dict[str, object]:
+        """What decides over stems beside the song: the hash of the `engine`, and those of the `options`."""
         names = (
             "scheme",
             "overlap",
@@ -277,7 +304,7 @@ class Separator:
             "sanitize",
         )
         chosen = {name: getattr(options, name) for name in names}
-        return {"engine": self._model.identity, "input": input_sha256(path), "options": chosen}
+        return {"engine": self._model.identity, "options": chosen}
 
 
 def _seconds(songs: Sequence[Song]) -> float | None:

@@ -158,5 +158,7 @@ def _same_channels(first: Floats, rest: Iterable[Floats]) -> Iterator[Floats]:
     yield first
     for block in rest:
         if block.shape[0] != first.shape[0]:
-            raise AudioReadError(f"a block has {block.shape[0]} channels, the first had {first.shape[0]}")
+            raise AudioReadError(
+                f"a block has {block.shape[0]} channels, the first had {first.shape[0]}; give one song"
+            )
         yield block

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from rofo.export.plan.program import Launch, descriptors, launches
 
-_BYTES = {"half": 2, "bf16": 2, "float": 4, "int32": 4, "int64": 8, "bool": 1, "int8": 1, "uint8": 1}
+_BYTES = {"half": 2, "bf16": 2, "float": 4, "int32": 4, "int64": 8, "bool": 1, "int8": 1, "uint8": 1,
+          "fp8_e4m3": 1}  # fmt: skip
 _PRODUCTS = {"fully_connected", "batched_gemm", "matmul"}
 _CONVOLUTIONS = {"corrltn", "convolution", "deconvolution"}
 
@@ -40,6 +41,19 @@ class Kernel:
     @property
     def fused_attention(self) -> bool:
         return self.name.startswith("_") and "mha" in self.name
+
+    @property
+    def multiplies_fp8(self) -> bool:
+        """Whether both operands of a product are in E4M3 and its sums in float32.
+
+        One that takes E4M3 but widens it first is a kernel of the compiler's own, which tells no sums.
+        """
+        return (
+            self.product
+            and self.takes <= {"fp8_e4m3", "float"}
+            and "fp8_e4m3" in self.takes
+            and self.sums_in == 2
+        )
 
     @property
     def only_moves(self) -> bool:

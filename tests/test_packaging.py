@@ -5,12 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
 import soundfile
+
+import rofo
 
 ROOT = Path(__file__).parents[1]
 TOPS = {
@@ -37,23 +40,34 @@ FOLDERS = folders()
 DATA = {"rofo/py.typed"} | {
     f"rofo/checkpoints/{file}" for file in ("catalogue.json", "demo/mix.flac", "demo/LICENSES.md")
 }
-BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
+BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
+
+
+def build(kind, tree, out):
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, f"build_{kind}", str(out)],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return out / done.stdout.split()[-1]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel of the working tree, built from a copy: what other builds left behind must not get in."""
+    """The wheel, built from the sdist of a copy of the tree: what other builds left there must not get in."""
     tree = tmp_path_factory.mktemp("tree")
     for name in {folder.partition("/")[0] for folder in FOLDERS.values()} | {"tests"}:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
-    out = tmp_path_factory.mktemp("wheel")
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD, str(out)], cwd=tree, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return out / done.stdout.split()[-1]
+    out = tmp_path_factory.mktemp("built")
+    with tarfile.open(build("sdist", tree, out)) as archive:
+        archive.extractall(out, filter="data")
+    (unpacked,) = (path for path in out.iterdir() if path.is_dir())
+    return build("wheel", unpacked, out)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +129,30 @@ with rofo.Separator(sys.argv[2]) as separator:
 """
 
 
+EXPORT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from rofo.export import cli
+assert cli.__file__.startswith(sys.argv[1])
+cli.main([*sys.argv[2:], "--target", "onnx", "--output", "here/voice"])
+"""
+
+
+def test_the_wheel_exports_a_checkpoint(wheel, checkpoint, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    file, config = checkpoint
+    done = subprocess.run(
+        [sys.executable, "-c", EXPORT, str(tmp_path / "site"), file, "--config", config],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(Path("here/voice.onnx")), str(Path("here/voice.json"))]
+
+
 def test_the_wheel_separates_a_song(wheel, make_engine, song, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
@@ -132,3 +170,57 @@ def test_the_wheel_separates_a_song(wheel, make_engine, song, tmp_path):
         str(tmp_path / "site/rofo/__init__.py"),
         ["instrumental", "vocals"],
     ]
+
+
+# In an environment of its own, `make installed`: downloads 50 MB
+
+
+@pytest.fixture(scope="module")
+def oldest(wheel, tmp_path_factory):
+    """Call a script of an environment that has the wheel, onnxruntime and nothing newer than it must be."""
+    folder = tmp_path_factory.mktemp("oldest")
+    bounds = re.findall(r"^    ([\w-]+)>=([\w.]+)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    (folder / "constraints.txt").write_text("".join(f"{name}=={version}\n" for name, version in bounds))
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    scripts = folder / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
+
+    def call(script, *arguments, cwd=folder, status=0):
+        done = subprocess.run(
+            [scripts / script, *arguments], cwd=cwd, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == status, done.stderr
+        return done
+
+    call("pip", "install", "--constraint", folder / "constraints.txt", f"{wheel}[ort]")
+    return call
+
+
+@pytest.mark.installed
+def test_the_oldest_libraries_allowed_are_what_is_installed(oldest):
+    versions = dict(line.split("==") for line in oldest("pip", "freeze", "--exclude", "rofo").stdout.split())
+    assert not {"torch", "onnx", "openvino", "scipy"} & set(versions)
+    assert {versions[name] for name in ("numpy", "click", "soxr")} == {"2.0.0", "8.1.0", "1.0.0"}
+    assert oldest("pip", "check").stdout == "No broken requirements found.\n"
+
+
+@pytest.mark.installed
+def test_the_demo_engine_does_there_what_it_does_here(oldest, tmp_path):
+    demo = ROOT / "checkpoints" / "demo"
+    for file in ("engine.onnx", "engine.json", "mix.flac"):
+        shutil.copy(demo / file, tmp_path)
+    done = oldest("rofo-run", "--engine", "engine.onnx", "mix.flac", cwd=tmp_path)
+    assert done.stdout.split() == [str(Path("separated/mix") / name) for name in ("voice.flac", "music.flac")]
+    with rofo.Separator(tmp_path / "engine.onnx", backend="onnxruntime") as separator:
+        here = separator.separate_file(tmp_path / "mix.flac", tmp_path / "here")
+    for stem, path in here.items():
+        there, _ = soundfile.read(tmp_path / "separated" / "mix" / path.name, dtype="int16")
+        assert abs(soundfile.read(path, dtype="int16")[0].astype(int) - there).max() <= 1, stem
+
+
+@pytest.mark.installed
+def test_what_needs_pytorch_says_so_and_the_catalogue_does_not(oldest):
+    assert "MelBandRoformer " in oldest("rofo-export", "--list", "kim").stdout
+    refused = oldest("rofo-export", ROOT / "checkpoints" / "demo" / "model.ckpt", status=2).stderr
+    assert refused == "error: torch is not installed; pip install 'rofo[export]'\n"
+    recipe = oldest("rofo-export", ROOT / "checkpoints" / "recipes" / "htdemucs_ft.toml", status=4).stdout
+    assert "rofo-export" in recipe

@@ -20,7 +20,6 @@ from rofo.engines.contract import Engine, Tensors
 from rofo.errors import EngineLoadError
 from rofo.export.errors import ParityError
 from rofo.export.graph.rounded import Headroom, RoundedGraph
-from rofo.export.plan.plan import PlanOptions
 from rofo.manifest import ChunkSize, Manifest, Parity, Stft
 
 Floats = NDArray[np.float32]
@@ -62,6 +61,19 @@ class Model(Protocol):
     def inputs(self) -> tuple[str, ...]: ...  # noqa: D102
 
 
+class Typed(Protocol):
+    """What messages and the manifest say of a typed graph: `types` in words, what to try instead."""
+
+    @property
+    def backend(self) -> str: ...  # noqa: D102
+    @property
+    def precision(self) -> str: ...  # noqa: D102
+    @property
+    def types(self) -> str: ...  # noqa: D102
+    @property
+    def cure(self) -> str: ...  # noqa: D102
+
+
 @dataclass(frozen=True)
 class Case:
     """One test chunk: what it is called, what an engine is given, and what the plain network makes of it."""
@@ -88,6 +100,10 @@ class Reference:
 
     cases: tuple[Case, ...]
     keeps_silence: bool
+
+    def only(self, place: int) -> "Reference":
+        """One of the cases, nothing asked of silence."""
+        return Reference(self.cases[place : place + 1], keeps_silence=False)
 
 
 def reference(model: Model, network: Callable[[Tensors], Tensors], *, keeps_silence: bool) -> Reference:
@@ -130,8 +146,8 @@ def check_engine(path: Path, manifest: Manifest, wanted: Reference) -> tuple[Par
     return parity, Parity(backend, "bf16", min(bf16), keeps_silence=silent)
 
 
-def check_typed(path: Path, name: str, options: PlanOptions, wanted: Reference) -> Parity:
-    """Hold the typed graph in `path`, made with `options`, to the gate, on the CPU, every value rounded.
+def check_typed(path: Path, name: str, kind: Typed, wanted: Reference) -> Parity:
+    """Hold the typed graph in `path` to the gate, on the CPU, every value rounded.
 
     It must be MIN_TYPED_DB from the network, MIN_TYPED_QUIET_DB on the quiet chunk; finite on full-scale
     noise with a spectrogram that peaks at 1000, silent on silence where the network is, and fp16 attention
@@ -146,18 +162,24 @@ def check_typed(path: Path, name: str, options: PlanOptions, wanted: Reference) 
         if decibels < case.least:
             found = "not finite" if math.isinf(decibels) else f"{decibels:.1f} dB from the network"
             why = f"{found} on {case.name}, the gate is {case.least:.0f} dB"
-            raise _refusal(name, options, why, room)
+            raise _refusal(name, kind, why, room)
         rooms.append(room)
         loud += [decibels] if case.least == MIN_TYPED_DB else []
     noise = {name: _noise(values.shape) for name, values in wanted.cases[0].inputs.items()}
     outputs, _, at_noise = graph.run(noise)
     if not _finite(outputs):
-        raise _refusal(name, options, "not finite on full-scale noise", at_noise)
+        raise _refusal(name, kind, "not finite on full-scale noise", at_noise)
     for room in (*rooms, at_noise):
         _check_headroom(name, room)
     if wanted.keeps_silence and not _silent(graph.run(_silence(noise))[0]):
-        raise _refusal(name, options, "not silent on silence", at_noise)
-    return Parity(options.backend, options.precision, min(loud), TYPED_ON, wanted.keeps_silence)
+        raise _refusal(name, kind, "not silent on silence", at_noise)
+    return Parity(kind.backend, kind.precision, min(loud), TYPED_ON, wanted.keeps_silence)
+
+
+def typed_decibels(path: Path, wanted: Reference) -> NDArray[np.float64]:
+    """How far the typed graph in `path` is from the network, case by case, every value rounded."""
+    graph = RoundedGraph(path)
+    return np.array([case.decibels(graph.run(case.inputs)[0]) for case in wanted.cases])
 
 
 def loud_chunk(model: Model) -> Tensors:
@@ -279,12 +301,11 @@ def _check_headroom(name: str, room: Headroom | None) -> None:
         )
 
 
-def _refusal(name: str, options: PlanOptions, what: str, room: Headroom | None) -> ParityError:
+def _refusal(name: str, kind: Typed, what: str, room: Headroom | None) -> ParityError:
     """`room` is what fp16 attention left, None where there is no such attention to be made bf16."""
-    cures = {"fp32": "--target onnx", "bf16": "--precision fp32"}
-    cure = cures.get(options.precision, "--precision bf16 or fp32")
+    cure = kind.cure
     if room is not None:
         cure = f"--attention bf16, then {cure}; --diagnose shows the layer"
     return ParityError(
-        f"{name}: in {options.types} it is {what} (measured on the CPU); nothing was written, try {cure}"
+        f"{name}: in {kind.types} it is {what} (measured on the CPU); nothing was written, try {cure}"
     )

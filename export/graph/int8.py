@@ -1,12 +1,7 @@
-"""Which products of an engine are computed in int8: as many as the gate allows.
-
-All of them, where that passes. Else every product's error is measured with it alone in int8, on the worst of
-the test chunks; errors add, and so the costliest are left out until the sum of the others is small enough,
-and what that makes is measured once more.
-"""
+"""int8 engines for processors, beside the fp32 one: written, and measured where they are run."""
 
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +13,9 @@ from rofo.engines.contract import Tensors
 from rofo.errors import EngineLoadError
 from rofo.export.errors import ParityError
 from rofo.export.graph.gates import MIN_TYPED_DB, Reference, measured
-from rofo.export.graph.quantise import Quantiser
+from rofo.export.graph.operands import in_int8
+from rofo.export.graph.quantise import Quantiser, measured_ranges
+from rofo.export.graph.search import Attempt, most_in_8_bits, noise
 from rofo.manifest import EngineFile, Manifest, Parity, file_sha256
 
 Stage = Callable[[str], None]
@@ -29,8 +26,6 @@ Rest = Literal["fp32", "bf16"]
 BACKEND = "openvino"
 # bf16 for the rest where it takes less than half of what the gate allows.
 _MIN_REST_DB = MIN_TYPED_DB + 3
-# How much of the gate's room the sum of single errors may fill, one after the other.
-_SHARES = (0.9, 0.6, 0.4, 0.2, 0.1)
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,8 @@ class Int8Builder:
     ) -> None:
         self._path, self._manifest, self._wanted, self._stage = path, manifest, wanted, stage
         (self._entry,) = manifest.engines
-        self._quantiser = Quantiser(path, _batches(chunks, self._entry.batch))
+        ranges = measured_ranges(path, chunks, self._entry.batch)
+        self._quantiser = Quantiser(path, ranges, in_int8)
         self._rest, self._rest_noise = self._measured_rest()
 
     def build(self) -> Int8:
@@ -63,44 +59,34 @@ class Int8Builder:
             raise ParityError(
                 f"{self._path.name}: no product that int8 is for; nothing was written, leave --quantize out"
             )
-        decibels, whole = self._tried(names)
-        if whole:
-            return whole
-        worst = int(np.argmax(self._least() - decibels))
-        self._stage(f"{self._told(decibels)} with all {len(names)} products in int8; measuring each alone")
-        costs = self._alone(worst)
-        chosen: Collection[str] = names
-        for share in _SHARES:
-            room = share * float((_noise(self._least()) - self._rest_noise)[worst])
-            fewer = cheapest(costs, room)
-            if fewer and len(fewer) < len(chosen):
-                chosen = fewer
-                decibels, found = self._tried(chosen)
-                self._stage(f"{self._told(decibels)} with {len(chosen)} of {len(names)}")
-                if found:
-                    return found
+        made = most_in_8_bits(
+            names,
+            self._wanted,
+            tried=self._tried,
+            cost=self._cost,
+            rest=self._rest_noise,
+            stage=self._stage,
+        )
+        if made is not None:
+            return made
         raise ParityError(
             f"{self._path.name}: no choice of products in int8 passes the gate of {MIN_TYPED_DB:.0f} dB; "
             "nothing was written, leave --quantize out or give --calibrate the music it is for"
         )
 
-    def _alone(self, case: int) -> Mapping[str, float]:
-        """What each product costs in one of the cases where it alone is in int8 and all else fp32."""
-        wanted = replace(self._wanted, cases=self._wanted.cases[case : case + 1], keeps_silence=False)
-        found = {
-            name: self._measured(*self._written([name], "fp32"), wanted)[0] for name in self._quantiser.names
-        }
-        return {name: float(_noise(decibels)[0]) for name, decibels in found.items()}
+    def _cost(self, name: str, case: int) -> float:
+        """Noise of one product in int8, all else in fp32."""
+        return float(noise(self._measured(*self._written([name], "fp32"), self._wanted.only(case))[0])[0])
 
-    def _tried(self, names: Collection[str]) -> tuple[Floats, Int8 | None]:
-        """dB case by case with these products in int8, and the engine where that passes the gate."""
+    def _tried(self, names: Collection[str]) -> Attempt[Int8]:
+        """An engine with these products in int8."""
         files, entry = self._written(names, self._rest)
         decibels, silent = self._measured(files, entry, self._wanted)
-        least = self._least()
+        least = np.array([case.least for case in self._wanted.cases])
         if (decibels < least).any() or (self._wanted.keeps_silence and not silent):
-            return decibels, None
+            return Attempt(decibels, None)
         parity = Parity(BACKEND, "int8", float(decibels[least == MIN_TYPED_DB].min()), keeps_silence=silent)
-        return decibels, Int8(files, entry, parity)
+        return Attempt(decibels, Int8(files, entry, parity))
 
     def _written(self, names: Collection[str], rest: Rest) -> tuple[tuple[Path, ...], EngineFile]:
         """The files of the engine with these products in int8, the graph last, and its entry."""
@@ -134,35 +120,4 @@ class Int8Builder:
             decibels = np.array(measured(self._path, self._manifest, BACKEND, "bf16", self._wanted)[0])
         except EngineLoadError:  # this processor has none
             return "fp32", silent
-        return ("bf16", _noise(decibels)) if decibels.min() >= _MIN_REST_DB else ("fp32", silent)
-
-    def _least(self) -> Floats:
-        return np.array([case.least for case in self._wanted.cases])
-
-    def _told(self, decibels: Floats) -> str:
-        return ", ".join(
-            f"{found:.1f} dB on {case.name}" for case, found in zip(self._wanted.cases, decibels, strict=True)
-        )
-
-
-def cheapest(costs: Mapping[str, float], room: float) -> tuple[str, ...]:
-    """The names that are left when the costliest go until the sum of the others fits."""
-    by_cost, left = sorted(costs, key=costs.__getitem__), 0.0
-    for place, name in enumerate(by_cost):
-        left += costs[name]
-        if left > room:
-            return tuple(by_cost[:place])
-    return tuple(by_cost)
-
-
-def _noise(decibels: Floats) -> Floats:
-    """Energy of the error over that of the signal."""
-    noise: Floats = 10 ** (-decibels / 10)
-    return noise
-
-
-def _batches(chunks: Sequence[Tensors], batch: int) -> Iterator[Tensors]:
-    """Full batches of all chunks, the first ones once more where they do not come out even."""
-    for start in range(0, len(chunks), batch):
-        group = [chunks[(start + i) % len(chunks)] for i in range(batch)]
-        yield {name: np.concatenate([chunk[name] for chunk in group]) for name in group[0]}
+        return ("bf16", noise(decibels)) if decibels.min() >= _MIN_REST_DB else ("fp32", silent)

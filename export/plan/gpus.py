@@ -18,6 +18,7 @@ _RATES = {
     "12.0": 209e12,
 }
 _USUAL_RATE = 165e12
+_FIRST_FP8 = 8.9
 
 # A few hundred kernels take below a millisecond to launch: some 5 % of this, which is at peak rates.
 _ENOUGH_SECONDS = 0.010
@@ -54,6 +55,11 @@ class Gpu:
     capabilities: tuple[str, ...]
     memory: int
     rate: float
+
+    @property
+    def has_fp8(self) -> bool:
+        """Whether it multiplies numbers of E4M3."""
+        return all(float(capability.rstrip("+")) >= _FIRST_FP8 for capability in self.capabilities)
 
 
 def peak_rate(capability: str) -> float:

@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from rofo.errors import UsageError
 from rofo.export.graph.cost import graph_cost
@@ -20,13 +21,14 @@ Trace = Callable[[Path, int], None]
 class PlanOptions:
     """What kind of plan to build.
 
-    `precision` is that of matrix products, `attention` that of attention where it differs. `gpu` is a name
+    `precision` is that of matrix products, `attention` that of attention where it differs. In fp8, products
+    are in E4M3 as far as the gate allows, and everything else is as in fp16. `gpu` is a name
     of rofo.export.plan.gpus.GPUS, None the builder's default. `batch` None takes as many chunks as fill
     the card. `diagnose` measures every layer.
     """
 
     backend: Backend = "tensorrt-rtx"
-    precision: Precision = "fp16"
+    precision: Precision | Literal["fp8"] = "fp16"
     attention: Precision | None = None
     gpu: str | None = None
     batch: int | None = None
@@ -35,18 +37,36 @@ class PlanOptions:
     @property
     def form(self) -> Form:
         """Arrangement and types of the graph that the plan is built from."""
-        return Form("tensorrt", self.precision, self.attention)
+        return Form("tensorrt", "fp16" if self.precision == "fp8" else self.precision, self.attention)
 
     @property
     def types(self) -> str:
         """The types in words."""
-        island = self.attention not in (None, self.precision)
+        island = self.attention not in (None, self.form.precision)
         return f"{self.precision} with {self.attention} attention" if island else self.precision
 
+    @property
+    def cure(self) -> str:
+        """What to try where it fails the gate."""
+        cures = {"fp32": "--target onnx", "bf16": "--precision fp32", "fp8": "--precision fp16"}
+        return cures.get(self.precision, "--precision bf16 or fp32")
+
     def target(self) -> Gpu:
-        """The card; raises EngineLoadError where the builder or, if it needs one, the card is missing."""
+        """The card; raises EngineLoadError where the builder or, if it needs one, the card is missing.
+
+        UsageError for FP8 on a card that does not multiply in it.
+        """
         load_builder(self.backend)
-        return target_gpu(self.backend, self.gpu)
+        gpu = target_gpu(self.backend, self.gpu)
+        if self.precision == "fp8" and not gpu.has_fp8:
+            raise UsageError(
+                f"an {gpu.name} does not multiply in FP8; use --precision fp16, or a --gpu of 2022 or later"
+            )
+        return gpu
+
+    def file(self, name: str) -> str:
+        """The name of a model's plan: one in FP8 lies beside the others, which it does not replace."""
+        return f"{name}.fp8.plan" if self.precision == "fp8" else f"{name}.plan"
 
 
 @dataclass(frozen=True)
@@ -56,6 +76,11 @@ class TypedGraph:
     one: Path
     file: Path
     batch: int
+
+    def rewritten(self, write: Callable[[Path], Path]) -> "TypedGraph":
+        """What `write` makes of the graphs, in files of their own."""
+        one = write(self.one)
+        return replace(self, one=one, file=one if self.batch == 1 else write(self.file))
 
 
 def write_typed(
@@ -96,6 +121,7 @@ def write_plan(
         onnx_sha256=_sha256(graph.file),
         device_memory=built.device_memory or cost.memory,
         launches=launches,
+        rest="fp16" if options.precision == "fp8" else "fp32",
     )
 
 

@@ -186,7 +186,7 @@ def open_source(path: Path, max_minutes: float, cancel: threading.Event | None, 
     if head[:4] == b"OggS" and (b"\x01vorbis" in head or b"OpusHead" in head):
         return SndfileSource(path, None, None, _ogg_shortage(file, head, end))
     if (text := _text(head)) is not None:
-        raise AudioReadError(f"is not audio but {text}")
+        raise AudioReadError(f"is not audio but {text}; give a file with sound in it")
     if (mp3 := find_mp3(file, start, end)) is not None:
         plain = mp3.samples is None and mp3.start == start
         return SndfileSource(

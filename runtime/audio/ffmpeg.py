@@ -38,7 +38,7 @@ def decode(
     it gave is taken, and is killed when this ends in any way. Raises AudioReadError when there is no ffmpeg,
     when it fails and when it hangs, CancelledError.
     """
-    program = shutil.which("ffmpeg")
+    program = shutil.which("ffmpeg") if os.name == "posix" else None  # only there can pipes be waited for
     if program is None:
         raise AudioReadError(
             "not WAV, AIFF, FLAC, Ogg or MP3; pip install 'rofo[media]', or install ffmpeg, to read it"

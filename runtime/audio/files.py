@@ -1,5 +1,6 @@
 """Names: which songs a user means, where their stems go, and in which format."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ _SUBTYPES = {
     "WAV": ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "PCM_U8"),
     "FLAC": ("PCM_16", "PCM_24"),
 }
+_DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE)
 # What FLAC makes of sample formats it does not have: the nearest that loses nothing, or else the deepest.
 _IN_FLAC = {"PCM_U8": "PCM_16", "PCM_S8": "PCM_16"}
 
@@ -61,17 +63,17 @@ def _in_folder(folder: Path) -> list[Path]:
 def track_name(path: Path) -> str:
     """The folder of a file's stems: its name without suffix, dots and spaces at the ends as underscores.
 
-    "..." without suffix is "..", which is another folder; and Windows drops dots and spaces at the end.
+    "..." without suffix is "..", which is another folder; and Windows drops dots and spaces at the end, and
+    opens a device where a name is that of one, whatever follows its dot.
     """
-    name = path.stem
+    name = "_" + path.stem if _DEVICE.match(path.stem) else path.stem
     middle = name.strip(". ")
     before, _, after = name.partition(middle) if middle else (name, "", "")
     return "_" * len(before) + middle + "_" * len(after)
 
 
-def stem_paths(path: Path, output: Path, stems: Iterable[str], written: AudioFormat) -> dict[str, Path]:
-    """{stem: OUTPUT/<track>/<stem>.<ext>} of an input file. Raises UsageError if one is the input itself."""
-    folder = output / track_name(path)
+def stem_paths(path: Path, folder: Path, stems: Iterable[str], written: AudioFormat) -> dict[str, Path]:
+    """{stem: FOLDER/<stem>.<ext>} of an input file. Raises UsageError if one is the input itself."""
     paths = {stem: folder / f"{stem}.{written.container.lower()}" for stem in stems}
     if path.resolve() in (file.resolve() for file in paths.values()):
         raise UsageError(f"{path}: would be replaced by its own stem; choose another --output")

@@ -3,6 +3,7 @@
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,9 @@ _WORDS = {
 }
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
 class Part:
     """A new hidden file in a folder; `file` is open for writing, and locked as long as it is open.
 
@@ -35,11 +39,15 @@ class Part:
     def __init__(self, folder: Path) -> None:
         while True:
             # Not named after the stem: that name may be as long as names can be already.
-            self.path = folder / f".rofo-{secrets.token_hex(8)}.part"
-            self.file = self.path.open("xb")
-            _lock(self.file, wait=True)
-            if self.path.exists():  # nobody took it for a dead one's before it was locked
-                return
+            self.path = _part_path(folder)
+            try:
+                self.file = self.path.open("xb")
+                _lock(self.file, wait=True)
+                if self.path.exists():  # nobody took it for a dead one's before it was locked
+                    return
+            except BaseException:  # Ctrl-C too: nobody else knows of it yet
+                self.path.unlink(missing_ok=True)
+                raise
             self.file.close()
 
     def commit(self, path: Path) -> None:
@@ -48,7 +56,7 @@ class Part:
             self.file.close()
         self.path.replace(path)
         self.file.close()
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
     def sync(self) -> None:
         """See to it that what was written is on the disk."""
@@ -75,6 +83,28 @@ def write_whole(path: Path, content: bytes) -> None:
             part.discard()
 
 
+@contextmanager
+def part_folder(parent: Path) -> Iterator[Path]:
+    """A new hidden folder in a folder, locked as a Part is, and removed at the end with all that is in it.
+
+    Raises OSError.
+    """
+    while True:
+        folder = _part_path(parent)
+        folder.mkdir()
+        try:
+            with alone_in(folder):
+                if folder.exists():  # as in Part
+                    yield folder
+                    return
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _part_path(folder: Path) -> Path:
+    return folder / f".rofo-{secrets.token_hex(8)}.part"
+
+
 def remove_stale_parts(folder: Path) -> None:
     """Remove what writers that died left in a folder: a part that can be locked is nobody's.
 
@@ -82,12 +112,44 @@ def remove_stale_parts(folder: Path) -> None:
     not do: containers that share a folder do not share their processes.
     """
     for path in folder.glob(".rofo-*.part"):
-        with suppress(OSError), path.open("rb") as file:
-            if _lock(file, wait=False):
-                path.unlink()
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDONLY)  # a file or a folder
+            try:
+                if _lock(handle, wait=False):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(handle)
 
 
-def _lock(file: BinaryIO, *, wait: bool) -> bool:
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Let no other writer into a folder, where the system can lock folders: not on Windows and on NFS."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    try:
+        with locked(handle):
+            yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(handle: int) -> Iterator[None]:
+    """Let no other writer at an open file, where the system can."""
+    can = _lock(handle, wait=True)
+    try:
+        yield
+    finally:
+        if can:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def _lock(file: BinaryIO | int, *, wait: bool) -> bool:
     """Whether it could be locked; False where another process has it, or the system has no such locks."""
     try:
         import fcntl
@@ -107,10 +169,11 @@ def in_words(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         reason = _WORDS.get(error.errno or 0, error.strerror or str(error))
-        raise OutputWriteError(f"{printable(path)}: {reason}") from None
+        raise OutputWriteError(f"{printable(path)}: {reason}", everywhere=error.errno in _FULL) from None
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """See to it that the names in a folder are on the disk, where the system can."""
     with suppress(OSError):  # not every system opens folders
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -146,7 +146,7 @@ def _choose(channels: Sequence[int] | None, available: int) -> list[int]:
         raise AudioReadError(f"has {available} channels; choose one or two of them, such as --channels 0,1")
     chosen = list(range(available) if channels is None else channels)
     if len(chosen) not in (1, 2) or len(set(chosen)) < len(chosen):
-        raise UsageError(f"--channels takes one or two different numbers, not {chosen}")
+        raise UsageError(f"--channels takes one or two different numbers, not {chosen}; such as 0,1")
     if not all(0 <= channel < available for channel in chosen):
         raise UsageError(f"has channels 0 to {available - 1}; --channels asks for {chosen}")
     return chosen

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Finished:
-    """Stems that are there, and their length in seconds."""
+    """Stems that are there, the sha256 of each file, and their length in seconds."""
 
     paths: dict[str, Path]
+    sha256: dict[str, str]
     seconds: float
 
 
@@ -42,12 +44,14 @@ class Record:
             found = json.loads(self._path.read_bytes())
             if found["made_from"] != self._made_from:
                 return None
+            files = {stem: found["stems"][stem] for stem in stems}
             # A name with a folder in it was not written here.
-            paths = {stem: self._path.with_name(found["stems"][stem]["file"]) for stem in stems}
-            sizes = {stem: found["stems"][stem]["bytes"] for stem in stems}
-            if any(path.stat().st_size != sizes[stem] for stem, path in paths.items()):
+            paths = {stem: self._path.with_name(file["file"]) for stem, file in files.items()}
+            if any(path.stat().st_size != files[stem]["bytes"] for stem, path in paths.items()):
                 return None
-            return Finished(paths, float(found["seconds"]))
+            # Records of 0.1.0 have no sha256.
+            hashes = {stem: file.get("sha256") or file_sha256(paths[stem]) for stem, file in files.items()}
+            return Finished(paths, hashes, float(found["seconds"]))
         except (OSError, ValueError, TypeError, LookupError):  # no record, or none of ours
             return None
 
@@ -56,12 +60,17 @@ class Record:
         with in_words(self._path):
             self._path.unlink(missing_ok=True)
 
-    def write(self, paths: Mapping[str, Path], seconds: float) -> None:
+    def write(self, paths: dict[str, Path], seconds: float) -> Finished:
         """Once all stems are there. Raises OutputWriteError."""
-        with in_words(self._path):
-            stems = {s: {"file": path.name, "bytes": path.stat().st_size} for s, path in paths.items()}
+        with in_words(self._path), ThreadPoolExecutor(len(paths)) as pool:  # 0.7 GB/s each
+            hashes = dict(zip(paths, pool.map(file_sha256, paths.values()), strict=True))
+            stems = {
+                stem: {"file": path.name, "bytes": path.stat().st_size, "sha256": hashes[stem]}
+                for stem, path in paths.items()
+            }
         content = {"made_from": self._made_from, "stems": stems, "seconds": seconds}
         write_whole(self._path, (json.dumps(content, indent=2) + "\n").encode())
+        return Finished(paths, hashes, seconds)
 
 
 def hash_engine(manifest: Manifest | MixerManifest, *others: str | None) -> str:

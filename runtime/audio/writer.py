@@ -113,13 +113,13 @@ class StemWriter:
             )
         self.path, self.format, self.clipped, self._written = path, format, 0, 0
         self._counts_clips = format.subtype not in ("FLOAT", "DOUBLE")
+        self._undo = ExitStack()
         with in_words(path):
             # What would fail in `commit` fails before the work: directories, names that are too long.
             with suppress(FileNotFoundError):
                 if stat.S_ISDIR(path.stat().st_mode):
                     raise IsADirectoryError(errno.EISDIR, "")
             self._part = Part(path.parent)
-        self._undo = ExitStack()
         self._undo.callback(self._part.discard)
         encoder = _Flac if format.container == "FLAC" else _Wav
         try:
@@ -260,7 +260,8 @@ class StemFiles:
         if needed > free:
             raise OutputWriteError(
                 f"{printable(folder)}: disk full: needs {_megabytes(needed)}, {_megabytes(free)} free; "
-                f"free some space or {ELSEWHERE}"
+                f"free some space or {ELSEWHERE}",
+                everywhere=True,
             )
 
 

@@ -22,9 +22,10 @@ class Backend:
     """A line of the registry: what the house needs to know of a backend without importing it.
 
     `engine` is "module:class", called with an EngineSource and EngineSettings. It runs engine files of the
-    kind `file`, needs `module`, which `extra` installs, and computes in one of `precisions`; in that of the
-    file where there are none. `automatic` is False where only trying tells whether it can run. `from_memory`
-    backends are handed the file's content, `takes_stream` ones a CUDA stream.
+    kind `file`, and it alone those of the kind `typed`, whose number types are in the graph. It needs
+    `module`, which `extra` installs, and computes in one of `precisions`; in that of the file where there are
+    none. `automatic` is False where only trying tells whether it can run. `from_memory` backends are handed
+    the file's content, `takes_stream` ones a CUDA stream.
     """
 
     title: str
@@ -37,6 +38,11 @@ class Backend:
     on_gpu: bool = False
     takes_stream: bool = False
     from_memory: bool = False
+    typed: str | None = None
+
+    def runs(self, kind: str) -> bool:
+        """Whether it runs engine files of a kind."""
+        return kind in (self.file, self.typed)
 
 
 # In the order in which `auto` tries them: OpenVINO runs the Roformers about twice as fast on a CPU as ONNX
@@ -52,7 +58,7 @@ BACKENDS: dict[str, Backend] = {
     ),
     "onnxruntime-cuda": Backend(
         "ONNX Runtime", "rofo.engines.onnxruntime:CudaEngine", "onnx", "onnxruntime", "rofo[ort-gpu]",
-        ("fp32",), automatic=False, on_gpu=True,
+        ("fp32",), automatic=False, on_gpu=True, typed="onnxruntime-cuda",
     ),
     "tensorrt-rtx": Backend(
         "TensorRT-RTX", "rofo.engines.tensorrt:TensorRtEngine", "tensorrt-rtx", "tensorrt_rtx", "rofo[rtx]",
@@ -129,16 +135,17 @@ def open_engine(path: Path, manifest: Manifest, settings: EngineSettings | None 
 
 def backends_for(file: str) -> dict[str, Backend]:
     """The backends that `auto` may take for a kind of engine file, in its order."""
-    return {name: one for name, one in BACKENDS.items() if one.file == file and one.automatic}
+    return {name: one for name, one in BACKENDS.items() if one.runs(file) and one.automatic}
 
 
 def choose_backend(path: Path, entry: EngineFile, wanted: str = "auto") -> str:
     """The name of the backend that runs an engine file. Raises EngineLoadError."""
-    fitting = {name: one for name, one in BACKENDS.items() if one.file == entry.backend}
+    fitting = {name: one for name, one in BACKENDS.items() if one.runs(entry.backend)}
     if wanted != "auto" and wanted not in fitting:
         offer = " or ".join(fitting) or "a newer rofo"
         raise EngineLoadError(f"{path}: backend {wanted} cannot run this file; use --backend {offer}")
-    candidates = backends_for(entry.backend) if wanted == "auto" else {wanted: fitting[wanted]}
+    automatic = backends_for(entry.backend) or fitting
+    candidates = automatic if wanted == "auto" else {wanted: fitting[wanted]}
     missing: list[str] = []
     for name, one in candidates.items():
         if find_spec(one.module) is not None:

@@ -12,6 +12,7 @@ from rofo.log import LOG
 from rofo.manifest import MIN_BF16_PARITY_DB, below_gate
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
+_first = threading.Lock()
 
 
 class OpenVinoEngine:
@@ -25,6 +26,11 @@ class OpenVinoEngine:
         import openvino
         from openvino.frontend import FrontEndManager
 
+        with _first:
+            # The first time that OpenVINO (2026.4) needs numpy it lets go of Python's lock within one of its
+            # own, for which a second thread waits without letting go: of five processes whose first two runs
+            # came at once, two stood still for ever.
+            openvino.Type.f32.to_dtype()
         path, shapes = source.path, Shapes.of(source.manifest, source.entry.batch)
         self._path, self.batch, self._outputs = path, source.entry.batch, tuple(shapes.outputs)
         core = openvino.Core()
@@ -105,7 +111,8 @@ class OpenVinoEngine:
             )
         if precision not in _HINTS:
             raise EngineLoadError(
-                f"{self._path}: OpenVINO on a CPU computes in {' or '.join(_HINTS)}, not {precision}"
+                f"{self._path}: OpenVINO on a CPU computes in {' or '.join(_HINTS)}, not {precision}; "
+                "use --precision auto"
             )
         if precision == "bf16" and not has_bf16:
             raise EngineLoadError(f"{self._path}: this processor has no bf16; use --precision fp32")

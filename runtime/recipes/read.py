@@ -147,6 +147,15 @@ class _Reader:
                 self._mistakes.add(
                     ("engines", name, "file"), f"engine {name}: {short(entry.file)} is no .json, nor a recipe"
                 )
+            elif entry.sha256 is not None and file.suffix == ".toml":
+                self._mistakes.add(
+                    ("engines", name, "sha256"), f"engine {name}: a recipe is of no checkpoint; drop sha256"
+                )
+            elif entry.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", entry.sha256):
+                self._mistakes.add(
+                    ("engines", name, "sha256"),
+                    f"engine {name}: {short(entry.sha256)} is no sha256, 64 small hexadecimal digits",
+                )
             else:
                 yield name, entry
 

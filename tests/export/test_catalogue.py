@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rofo.export.catalogue import find_entry, load_catalogue
+from rofo.export.catalogue import find_download, find_entry, list_downloads, load_catalogue
 from rofo.export.facts import Facts
 from rofo.export.source import Source
 
@@ -50,6 +50,8 @@ DECIDED = {
     "rnn_type",
     "n_sqm_modules",
 }
+# What an instrumental is called in tables, whatever the network says.
+INSTRUMENTALS = ("instrumental", "other", "vocals")
 # Samples over a whole number of hops in a chunk; all others have none.
 OVER = {"SW (Logic)": 236, "Leap": 407, "centre v1": 95, "53 stems": 336}
 ENTRIES = load_catalogue()
@@ -57,7 +59,8 @@ ENTRIES = load_catalogue()
 
 def weights_of(entry, **changes):
     said = {name: value for name, value in entry.facts.items() if name in DECIDED}
-    return Facts.said("weights", {**said, "num_stems": len(entry.facts["stems"]), **changes})
+    stems = entry.facts.get("stems", entry.stems)
+    return Facts.said("weights", {**said, "num_stems": len(stems), **changes})
 
 
 def source(name="renamed.ckpt", sha256="-", tail_md5="-"):
@@ -67,12 +70,15 @@ def source(name="renamed.ckpt", sha256="-", tail_md5="-"):
 def check(entry):
     facts = entry.facts
     assert entry.files or entry.tail_md5
-    assert all(re.fullmatch(r"[\w.+-]+\.(ckpt|chpt|pt|pth)", name) for name in entry.files)
+    assert all(re.fullmatch(r"[\w.+-]+\.(ckpt|chpt|pt|pth|th|onnx)", name) for name in entry.files)
     assert all(re.fullmatch(r"[0-9a-f]{8,64}", digest) for digest in entry.sha256)
     assert all(re.fullmatch(r"[0-9a-f]{8,32}", digest) for digest in entry.tail_md5)
-    assert isinstance(facts["stems"], tuple) and facts["stems"]
-    assert len({stem.lower() for stem in facts["stems"]}) == len(facts["stems"])
-    assert set(facts["stems"]) <= set(facts.get("instruments", facts["stems"]))
+    # One or the other; the order of `stems` means nothing, so there must be several.
+    assert ("stems" in facts) != (len(entry.stems) > 1)
+    stems = facts.get("stems", entry.stems)
+    assert isinstance(stems, tuple) and stems
+    assert len({stem.lower() for stem in stems}) == len(stems)
+    assert set(stems) <= set(facts.get("instruments", stems))
     assert all(
         type(facts[name]) is bool for name in ("zero_dc", "skip_connection", "normalize") if name in facts
     )
@@ -125,6 +131,48 @@ def test_every_entry_is_found_by_each_of_its_marks():
         assert all(find_entry(source(sha256=d.ljust(64, "0")), weights) == entry for d in entry.sha256)
         assert all(find_entry(source(tail_md5=d.ljust(32, "0")), weights) == entry for d in entry.tail_md5)
         assert find_entry(source(), weights) is None
+
+
+LINK = re.compile(
+    r"hf://[\w.-]+/[\w.-]+(@[0-9a-f]{40})?(/[\w.+-]+)+"
+    r"|https://(github\.com|dl\.fbaipublicfiles\.com|raw\.githubusercontent\.com)(/[\w.+-]+)+"
+)
+DOWNLOADS = list_downloads()
+
+
+def test_every_download_is_whole_and_pinned_by_what_is_known():
+    assert len(DOWNLOADS) > 190
+    for entry, download in DOWNLOADS:
+        assert LINK.fullmatch(download.link) and ".." not in download.link
+        assert download.config is None or re.fullmatch(rf"({LINK.pattern})(?<=\.yaml)", download.config)
+        # A file on a branch that moves is not pinned by its address.
+        assert "githubusercontent" not in (download.config or "") or re.search(
+            r"/[0-9a-f]{40}/", download.config
+        )
+        assert download.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", download.sha256)
+        assert download.size is None or 1_000_000 < download.size < 4_000_000_000
+        stems = {stem.lower() for stem in (*entry.facts.get("stems", entry.stems), *INSTRUMENTALS)}
+        assert {stem.lower() for stem in download.sdr} <= stems | set(entry.facts.get("instruments", ()))
+        assert all(0 < sdr < 30 for sdr in download.sdr.values())
+
+
+def test_a_download_without_facts_of_its_own_brings_a_yaml():
+    for entry, download in DOWNLOADS:
+        itself = download.file.endswith((".onnx", ".th"))  # by its hash; a package of Demucs
+        assert download.config or itself or len(entry.facts) > 2, download.name
+
+
+def test_names_of_downloads_are_unique_and_found_in_any_case():
+    names = [download.name.lower() for _, download in DOWNLOADS]
+    assert len(set(names)) == len(names)
+    for _, download in DOWNLOADS:
+        assert find_download(download.name.upper()) is download
+
+
+def test_the_list_is_searched_by_any_word_in_it():
+    assert {d.name for _, d in list_downloads("gpl-3.0")} > {"bs_roformer_mag_anvuew"}
+    assert "MelBandRoformer" in {d.name for _, d in list_downloads("10.98")}
+    assert list_downloads("no such word") == []
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,17 @@
 """rofo-run as a user meets it: exit codes, what is printed where, and what lies on the disk afterwards."""
 
+import fcntl
 import json
 import os
+import pty
+import re
 import resource
+import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -119,15 +125,21 @@ def test_a_song_becomes_stems_of_its_own_format(engine, write, song, run, snr_db
     out, err = run("--engine", engine, write(rate=48000, channels=1))
     assert out == ["separated/mix/vocals.wav", "separated/mix/instrumental.wav"]
     assert files() == ["mix.wav", "separated", "separated/mix", *sorted(out)]
-    assert err[0] == "level.onnx: openvino, fp32"
-    assert err[1].startswith("mix.wav: 0.2 s of audio in ")
-    assert err[1].endswith(" x real time")
-    assert len(err) == 2
+    assert err == ["level.onnx: openvino, cpu, fp32"]
     stems = [soundfile.read(path, dtype="float32")[0] for path in out]
     assert soundfile.info(out[0]).samplerate == 48000
     assert soundfile.info(out[0]).subtype == "PCM_16"
     assert stems[0].shape == (10_000,)
     assert snr_db(song(10_000, 1, 48000)[0], sum(stems)) > 60
+
+
+def test_verbose_tells_of_every_song(engine, write, run):
+    write("a.wav", samples=4410)
+    _, err = run("--engine", engine, "a.wav", write("b.wav"), "--verbose")
+    assert err[0] == "level.onnx: openvino, cpu, fp32"
+    assert err[1].startswith("[1/2] a.wav: 0.1 s of audio in ")
+    assert err[2].startswith("[2/2] b.wav: 0.2 s of audio in ")
+    assert all(line.endswith(" x real time") for line in err[1:])
 
 
 def test_json_is_one_object_per_song(engine, write, run):
@@ -179,7 +191,7 @@ def test_schemes_change_the_result_and_the_default_is_the_engines(engine, write,
 def test_help_names_the_schemes_and_the_default(run):
     told = " ".join(" ".join(run("--help")[0]).split())
     assert f"--scheme [{'|'.join(SCHEMES)}]" in told
-    option = told[told.index("--scheme") : told.index("--backend")]
+    option = told[told.index("--scheme") : told.index("--shifts")]
     assert "Default: the engine's." in option
 
 
@@ -259,19 +271,116 @@ def test_names_of_all_kinds(engine, write, run, started, name):
     out, err = run("--engine", engine, "--json", "--no-residual", "--", name)
     stem = json.loads(out[0])["stems"]["vocals"]
     assert Path(stem).is_file()
-    assert len(err) == 2
+    assert len(err) == 1
     strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # what most desktops have
     process = started("--engine", engine, "--no-residual", "--", name, env=strict)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, os.fsencode(out)) == (0, os.fsencode(stem) + b"\n")
 
 
-def test_progress_on_a_terminal_is_one_line_that_ends(engine, write, run, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    _, err = run("--engine", engine, write(samples=40_000), "--no-residual")
-    shown = "\n".join(err).split("\r")
-    assert len(shown) == 1
-    assert any("100%" in line and "x real time" in line and "left" in line for line in err)
+def test_help_is_in_sections_and_begins_with_five_options(run):
+    shown = run("--help")[0]
+    titles = [line for line in shown if line.endswith(":") and not line.startswith(" ")]
+    assert titles == ["What is needed first:", "Sound:", "Machine:", "Songs:", "Many songs:", "Other:"]
+    options = [line.split()[0] for line in shown if line.startswith("  -")]
+    assert options[:5] == ["--engine", "--output", "--stem", "--format", "--backend"]
+    named = {param.opts[0] for param in main.command.params if param.name != "inputs"}
+    assert {option.rstrip(",") for option in options} == named | {"-h"}
+
+
+def test_without_an_engine_those_of_the_folder_are_named_and_none_is_taken(make_engine, write, run, refused):
+    write()
+    made = make_engine("level")
+    for file in (made, made.with_suffix(".json")):
+        shutil.copy(file, ".")
+    Path("other.json").write_text("{}")
+    Path("missing.toml").write_text('[engines]\na = "none.json"\n')
+    Path("twice.toml").write_text(
+        '[engines]\na = "level.json"\n[[steps]]\nmake = "v"\nrun = "a"\non = "mix"\nstem = "vocals"\n'
+        '[outputs]\nsung = "v"\n'
+    )
+    out, err = run("mix.wav", status=2)
+    assert out == []
+    assert err[-3:] == [
+        "Error: no --engine is given; in this folder lie",
+        "  --engine level.onnx  (vocals, instrumental)",
+        "  --engine twice.toml  (sung)",
+    ]
+    for file in ("level.onnx", "twice.toml"):
+        Path(file).unlink()
+    assert run("mix.wav", status=2)[1][-1].endswith("make one with rofo-export CHECKPOINT")
+
+
+def completed(*words, **environment):
+    """What the shell is offered for the last word of a command line."""
+    told = {"_ROFO_RUN_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(("rofo-run", *map(str, words)))}
+    done = subprocess.run(
+        [SCRIPT], env={**os.environ, **told, "COMP_CWORD": str(len(words))},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return [line.removeprefix("plain,") for line in done.stdout.split()]
+
+
+def test_the_shell_completes_stems_schemes_and_backends(engine):
+    assert completed("--engine", engine, "--stem", "v") == ["vocals"]
+    assert completed("--engine", engine.with_suffix(".json"), "--stem", "INS") == ["instrumental"]
+    assert completed("--engine", "none.onnx", "--stem", "v") == []
+    assert completed("--stem", "v") == []
+    assert completed("--scheme", "tria") == ["triangular"]
+    assert completed("--backend", "tensorrt") == ["tensorrt-rtx", "tensorrt"]
+
+
+@pytest.fixture
+def terminal(engine):
+    """Call the installed script on a terminal of 80 columns; its exit code and all that was shown there."""
+
+    def call(*arguments):
+        parent, child = pty.openpty()
+        fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+        process = subprocess.Popen(
+            [SCRIPT, *map(str, arguments)], stdout=child, stderr=child, env=environment
+        )
+        os.close(child)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(parent, 4096)
+            except OSError:  # Linux says so that the other end is closed
+                break
+        os.close(parent)
+        return process.wait(timeout=100), shown.decode().replace("\r\n", "\n")
+
+    return call
+
+
+def on_screen(shown):
+    """The lines that are left when everything is written over what was there."""
+    lines = []
+    for line in shown.split("\n"):
+        cells = []
+        for part in line.split("\r"):
+            cells[: len(part)] = part
+        lines.append("".join(cells).rstrip())
+    return lines
+
+
+def test_progress_on_a_terminal_is_one_line_that_goes_away(terminal, engine, write):
+    write(samples=400_000), write("\u97f3" * 50 + ".wav", samples=40_000), Path("bad.wav").write_text("x")
+    code, shown = terminal("--engine", engine, "--no-residual", "mix.wav", *Path().glob("\u97f3*"), "bad.wav")
+    assert code == 7
+    frames = shown.replace("\n", "\r").split("\r")
+    bars = [frame.rstrip() for frame in frames if frame.startswith("[1/3] mix.wav [")]
+    assert bars[0] == f"[1/3] mix.wav [{'-' * 24}]   0%"
+    assert bars[-1].startswith(f"[1/3] mix.wav [{'#' * 24}] 100%  ")
+    assert all(re.search(r"% +[\d.]+ x real time, \d+:\d\d left$", bar) for bar in bars[1:]), bars
+    wide = [frame for frame in frames if frame.startswith("[2/3] \u97f3")]
+    assert len(wide) > 2
+    assert all(len(frame) + frame.count("\u97f3") < 80 for frame in wide if "[" in frame[3:])
+    _, first, _, second, _, failed, *_ = on_screen(shown)
+    assert first.startswith("[1/3] mix.wav: 9.1 s of audio in ")
+    assert second.startswith("[2/3] \u97f3")
+    assert failed.startswith("error: bad.wav: ")
 
 
 @pytest.mark.parametrize(
@@ -283,6 +392,11 @@ def test_progress_on_a_terminal_is_one_line_that_ends(engine, write, run, monkey
         ("....wav", "___"),
         ("a. .wav", "a__"),
         ("a.b.wav", "a.b"),
+        # Devices on Windows, whatever follows the dot.
+        ("con.wav", "_con"),
+        ("Nul.live.wav", "_Nul.live"),
+        ("lpt1 .wav", "_lpt1_"),
+        ("con moto.wav", "con moto"),
     ],
 )
 def test_no_name_leads_out_of_the_output_folder(engine, write, run, name, track):
@@ -307,7 +421,7 @@ def test_no_arguments_and_unknown_options_are_usage_errors(engine, write, run):
         ["--engine", engine, "mix.wav", "--scheme", "triangle"],
         ["--engine", engine, "mix.wav", "--threads", "0"],
         ["--engine", engine, "mix.wav", "--format", "mp3"],
-        ["--engine", engine, "mix.wav", "--precision", "fp8"],
+        ["--engine", engine, "mix.wav", "--precision", "fp4"],
     ):
         out, err = run(*arguments, status=2)
         assert out == []
@@ -446,7 +560,7 @@ def test_the_installed_script(engine, write, started):
     process = started("--engine", engine, write(), "--no-residual")
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (0, "separated/mix/vocals.wav\n")
-    assert len(err.splitlines()) == 2
+    assert len(err.splitlines()) == 1
 
 
 def test_an_error_leaves_the_installed_script_with_its_code(engine, started):

@@ -193,10 +193,10 @@ def test_the_command_line_tells_what_it_skipped(make_engine, mix, song, capfd):
         (["mix.wav", "b.wav", "--resume"], ["skipped", "done"]),
     ):
         with pytest.raises(SystemExit) as stop:
-            main(["--engine", engine, "--json", *arguments])
+            main(["--engine", engine, "--json", "--verbose", *arguments])
         assert stop.value.code == 0
         out, err = capfd.readouterr()
         assert [json.loads(line)["status"] for line in out.splitlines()] == expected
     assert json.loads(out.splitlines()[0])["stems"]["vocals"] == "separated/mix/vocals.wav"
-    assert "mix.wav: skipped, its stems are there" in err.splitlines()
+    assert "[1/2] mix.wav: skipped, its stems are there" in err.splitlines()
     np.testing.assert_equal(len(out.splitlines()), 2)

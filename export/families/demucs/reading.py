@@ -70,7 +70,6 @@ def weights_facts(source: Source) -> dict[str, Any]:
     outermost = keys.count(r"tdecoder\.(\d+)\.conv_tr\.weight") - 1
     residual = {1: f"encoder.0{band}", 2: f"decoder.{depth - 1}{band}"}  # by the bit of dconv_mode
     branches = {bit: f"{coder}.dconv.layers" for bit, coder in residual.items()}
-    present = {bit: branch for bit, branch in branches.items() if f"{branch}.0.0.weight" in source.state}
     facts: dict[str, Any] = {
         "architecture": "htdemucs" if transformer else "hdemucs",
         "channels": channels,
@@ -79,19 +78,26 @@ def weights_facts(source: Source) -> dict[str, Any]:
         "depth": depth,
         "kernel_size": keys.size(first, 2),
         "cac": keys.size(first, 1) == 2 * channels,
-        "dconv_mode": sum(present),
         "multi_freqs_bands": keys.count(r"encoder\.0\.layers\.(\d+)\.conv\.weight") if banded else 1,
         "waveform": True,
     }
     if banded:
         facts["multi_freqs_depth"] = keys.count(r"encoder\.(\d+)\.layers\.0\.conv\.weight")
-    for branch in present.values():
-        facts["dconv_depth"] = keys.count(rf"{re.escape(branch)}\.(\d+)\.0\.weight")
-        facts["dconv_comp"] = width // keys.size(f"{branch}.0.0.weight", 0)
+    facts |= residual_facts(keys, branches)
     if transformer:
         bottom = "channel_upsampler.weight"
         facts["bottom_channels"] = keys.size(bottom, 0) if bottom in source.state else 0
         facts["t_layers"] = keys.count(r"crosstransformer\.layers\.(\d+)\.linear1\.weight")
+    return facts
+
+
+def residual_facts(keys: Keys, branches: Mapping[int, str]) -> dict[str, int]:
+    """The facts of the residual branches; `branches` has where they would be, by the bit of dconv_mode."""
+    present = {bit: branch for bit, branch in branches.items() if f"{branch}.0.0.weight" in keys.state}
+    facts = {"dconv_mode": sum(present)}
+    for branch in present.values():
+        facts["dconv_depth"] = keys.count(rf"{re.escape(branch)}\.(\d+)\.0\.weight")
+        facts["dconv_comp"] = keys.narrowing(f"{branch}.0.0.weight")
     return facts
 
 

@@ -3,7 +3,36 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class CommonSizes:
+    """Arguments that all published classes share, by their names there; but `width` is their `channels`.
+
+    Defaults are those of v3. `audio_channels` and `num_stems` are those of the sound. `context` is what a
+    convolution of the decoder sees to either side, before v3 in all.
+    """
+
+    audio_channels: int = 2
+    num_stems: int = 4
+    depth: int = 6
+    kernel_size: int = 8
+    stride: int = 4
+    context: int = 1
+    norm_starts: int = 4
+    norm_groups: int = 4
+    dconv_mode: int = 1
+    dconv_depth: int = 2
+    dconv_comp: int = 4
+    dconv_attn: int = 4
+    dconv_lstm: int = 4
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Self:
+        """From the facts of a network."""
+        known = {field.name for field in fields(cls)}
+        return cls(audio_channels=facts["channels"], **{k: v for k, v in facts.items() if k in known})
 
 
 @dataclass(frozen=True)
@@ -31,49 +60,29 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Arguments of the published classes, by their names there; but `width` is their `channels`.
+class Sizes(CommonSizes):
+    """Those of a hybrid; defaults are those of HDemucs (v3), which has None for `t_layers`.
 
-    `cac`, complex as channels, is False for networks of magnitudes. Defaults are those of HDemucs (v3);
-    `t_layers` is None for it. `audio_channels` and `num_stems` are those of the sound. The outermost
-    `multi_freqs_depth` levels are cut into bands at the parts `multi_freqs` of their bins.
+    `cac`, complex as channels, is False for networks of magnitudes. The outermost `multi_freqs_depth` levels
+    are cut into bands at the parts `multi_freqs` of their bins.
     """
 
-    audio_channels: int = 2
-    num_stems: int = 4
     n_fft: int = 4096
     cac: bool = True
     width: int = 48
     growth: int = 2
-    depth: int = 6
-    kernel_size: int = 8
-    stride: int = 4
     time_stride: int = 2
-    context: int = 1
     context_enc: int = 0
     multi_freqs: tuple[float, ...] = ()
     multi_freqs_depth: int = 0
     freq_emb: float = 0.2
     emb_scale: float = 10
-    norm_starts: int = 4
-    norm_groups: int = 4
-    dconv_mode: int = 1
-    dconv_depth: int = 2
-    dconv_comp: int = 4
-    dconv_attn: int = 4
-    dconv_lstm: int = 4
     bottom_channels: int = 0
     t_layers: int | None = None
     t_hidden_scale: float = 4.0
     t_heads: int = 8
     t_max_period: float = 10000.0
     t_weight_pos_embed: float = 1.0
-
-    @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> "Sizes":
-        """From the facts of a network."""
-        known = {field.name for field in fields(cls)}
-        return cls(audio_channels=facts["channels"], **{k: v for k, v in facts.items() if k in known})
 
     @property
     def levels(self) -> tuple[Level, ...]:

@@ -18,8 +18,7 @@ def arranged(network: plain.WaveDemucs, form: Form) -> nn.Module:
     """The network; it shares what weights it can."""
     own: dict[type[nn.Module], Any] = {
         plain.MonoLevelled: lambda _: MonoLevelled(form),
-        plain.Upsample: lambda up: Resampled(up.kernel(), 1),
-        plain.Downsample: lambda down: Resampled(down.kernel(), 2),
+        plain.Resample: lambda resample: Resampled(resample.kernel(), resample.old),
     }
     return replaced(network, arrangements(form) | own)
 

@@ -6,10 +6,8 @@ out than went in; v3 has the residual branches of its hybrid sibling and keeps i
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rofo.export.families.demucs.network import QUIETEST, DConv
+from rofo.export.families.demucs.sizes import CommonSizes
 
 # Of the filter that resamples (`resample_frac` of julius 0.2.8): zeros of the sinc to either side,
 # and the part of the lower rate's band that it lets through.
@@ -24,40 +23,16 @@ _ZEROS, _ROLLOFF = 24, 0.945
 
 
 @dataclass(frozen=True)
-class WaveSizes:
-    """Arguments of the published classes, by their names there, but `width` is their `channels` and
-    `levelled` their `normalize`.
+class WaveSizes(CommonSizes):
+    """Those of one branch. `generation` is 1, 2 or 3; `levelled` is the published classes' `normalize`."""
 
-    Defaults are those of v3. `generation` is 1, 2 or 3. `context` is what a convolution of the decoder sees:
-    of v3 to either side, before that in all.
-    """
-
-    audio_channels: int = 2
-    num_stems: int = 4
     generation: int = 3
     width: int = 64
     growth: float = 2
-    depth: int = 6
-    kernel_size: int = 8
-    stride: int = 4
-    context: int = 1
     lstm_layers: int = 0
     gelu: bool = True
-    norm_starts: int = 4
-    norm_groups: int = 4
-    dconv_mode: int = 1
-    dconv_depth: int = 2
-    dconv_comp: int = 4
-    dconv_attn: int = 4
-    dconv_lstm: int = 4
     levelled: bool = True
     resample: bool = True
-
-    @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> "WaveSizes":
-        """From the facts of a network."""
-        known = {field.name for field in fields(cls)}
-        return cls(audio_channels=facts["channels"], **{k: v for k, v in facts.items() if k in known})
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -89,7 +64,7 @@ class WaveDemucs(nn.Module):
         super().__init__()
         self.sizes, self.widened = sizes, widened
         self.levelled = MonoLevelled()
-        self.up, self.down = Upsample(), Downsample()
+        self.up, self.down = Resample(1, 2), Resample(2, 1)
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         outer = sizes.audio_channels
         for i, width in enumerate(sizes.widths):
@@ -192,30 +167,20 @@ class Lstm(nn.Module):
         return y.transpose(1, 2)
 
 
-class Upsample(nn.Module):
-    """Twice the rate, by a windowed sinc; the ends are taken to go on as they are."""
+class Resample(nn.Module):
+    """From rate `old` to `new`, one of them 1, by a windowed sinc; ends are taken to go on as they are."""
+
+    def __init__(self, old: int, new: int) -> None:
+        super().__init__()
+        self.old, self.new = old, new
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, samples) -> (batch, channels, 2 samples)."""
-        return resampled(x, self.kernel(), 1)
+        """(batch, channels, samples) -> (batch, channels, samples * new // old)."""
+        return resampled(x, self.kernel(), self.old)
 
-    @staticmethod
-    def kernel() -> Tensor:
-        """(2, 1, taps): of the samples that are there, and of those between them."""
-        return _kernel(1, 2)
-
-
-class Downsample(nn.Module):
-    """Half the rate, likewise."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, samples) -> (batch, channels, samples // 2)."""
-        return resampled(x, self.kernel(), 2)
-
-    @staticmethod
-    def kernel() -> Tensor:
-        """(1, 1, taps)."""
-        return _kernel(2, 1)
+    def kernel(self) -> Tensor:
+        """(new, 1, taps)."""
+        return _kernel(self.old, self.new)
 
 
 def resampled(x: Tensor, kernel: Tensor, stride: int) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from rofo.export.families.demucs.reading import Arguments, package_config
+from rofo.export.families.demucs.reading import Arguments, package_config, residual_facts
 from rofo.export.families.demucs.wave_network import WaveSizes
 from rofo.export.source import Source
 from rofo.export.source.keys import Keys
@@ -39,10 +39,10 @@ def weights_facts(source: Source) -> dict[str, Any]:
     depth, channels = keys.count(r"encoder\.(\d+)\.0\.weight"), keys.size(FIRST, 1)
     width, seen = keys.size(FIRST, 0), keys.size("decoder.0.0.weight", 2)
     branches = {1: "encoder.0.3.layers", 2: "decoder.0.3.layers"}  # by the bit of dconv_mode
-    present = {bit: branch for bit, branch in branches.items() if f"{branch}.0.0.weight" in source.state}
-    last = f"decoder.{depth - 1}.{2 if not newest else 4 if 2 in present else 3}.weight"
+    residual = residual_facts(keys, branches) if newest else {}
+    last = f"decoder.{depth - 1}.{2 if not newest else 4 if residual['dconv_mode'] & 2 else 3}.weight"
     layers = "lstm.lstm.weight_ih_l0" in source.state
-    facts: dict[str, Any] = {
+    return {
         "architecture": architecture,
         "generation": GENERATIONS[architecture],
         "channels": channels,
@@ -54,14 +54,8 @@ def weights_facts(source: Source) -> dict[str, Any]:
         "lstm_layers": keys.count(r"lstm\.lstm\.weight_ih_l(\d+)$") if layers else 0,
         "spectrogram": False,
         "waveform": True,
+        **residual,
     }
-    if newest:
-        facts["dconv_mode"] = sum(present)
-    for bit, branch in present.items():
-        facts["dconv_depth"] = keys.count(rf"{re.escape(branch)}\.(\d+)\.0\.weight")
-        inner = width if bit == 1 else keys.size(f"{branch}.0.0.weight", 1)
-        facts["dconv_comp"] = inner // keys.size(f"{branch}.0.0.weight", 0)
-    return facts
 
 
 def config(package: Mapping[str, Any]) -> dict[str, Any] | None:

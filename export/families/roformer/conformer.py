@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rofo.export.families.roformer.network import FeedForward, RMSNorm
+from rofo.export.families.transformers import FeedForward, RMSNorm
 
 
 class Conformer(nn.Module):

@@ -17,7 +17,7 @@ from rofo.export.families.band_groups import (
     joined,
 )
 from rofo.export.families.roformer import network as plain
-from rofo.export.families.roformer.engine_layers import NORM_EPSILON
+from rofo.export.families.transformers import NORM_EPSILON
 from rofo.export.graph.types import Form, cast, frozen, product
 
 

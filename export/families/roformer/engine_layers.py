@@ -7,29 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rofo.export.families.roformer import network as plain
+from rofo.export.families.transformers import NORM_EPSILON, EngineRMSNorm, RMSNorm
 from rofo.export.graph.attention import attend, attend_heads
 from rofo.export.graph.types import DTYPES, Form, cast, frozen, product
-
-# The networks divide by max(|x|, 1e-12), a clamp of the norm; RMSNormalization adds epsilon to the mean
-# square. 1e-24 agrees to 1e-6 down to an rms of 1e-9; 1e-12 would be 29 % low at an rms of 1e-6.
-NORM_EPSILON = 1e-24
-
-
-class RMSNorm(nn.Module):
-    """x / |x| * sqrt(width) * gamma over the last axis, as one RMSNormalization."""
-
-    def __init__(self, norm: plain.RMSNorm) -> None:
-        super().__init__()
-        self.gamma = frozen(norm.gamma)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (..., width) -> the same shape."""
-        return F.rms_norm(x, (x.shape[-1],), self.gamma, eps=NORM_EPSILON)
 
 
 def norm_of(norm: nn.Module) -> nn.Module:
     """The norm where there is one."""
-    return RMSNorm(norm) if isinstance(norm, plain.RMSNorm) else nn.Identity()
+    return EngineRMSNorm(norm) if isinstance(norm, RMSNorm) else nn.Identity()
 
 
 class Linear(nn.Module):
@@ -110,7 +95,7 @@ class Attention(nn.Module):
         on_tensorrt, polar = form.engine == "tensorrt", isinstance(positions, Polar)
         self.heads_first = on_tensorrt or polar
         self.node = not on_tensorrt or self.dtype != torch.float32
-        self.norm = RMSNorm(attention.norm)
+        self.norm = EngineRMSNorm(attention.norm)
         rows: Tensor = attention.to_qkv.weight
         bias = torch.zeros(len(rows)) if attention.to_qkv.bias is None else attention.to_qkv.bias
         # 1/sqrt(dim_head) belongs to the scores. Rotary is linear, so it can be folded into W_q, where for
@@ -144,7 +129,8 @@ class Attention(nn.Module):
         q, k = self.positions(
             q.reshape(batch, length, self.heads, -1), k.reshape(batch, length, self.heads, -1)
         )
-        out = attend(q.flatten(2), k.flatten(2), v, heads=self.heads, scale=self.scale)
+        q, k = (cast(part.flatten(2), self.dtype) for part in (q, k))
+        out = attend(q, k, v, heads=self.heads, scale=self.scale)
         return out.reshape(batch, length, self.heads, -1), gates
 
     def _heads_first(self, projected: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,7 +167,7 @@ class LinearAttention(nn.Module):
     def __init__(self, attention: Any, form: Form) -> None:
         super().__init__()
         self.heads = attention.heads
-        self.norm = RMSNorm(attention.norm)
+        self.norm = EngineRMSNorm(attention.norm)
         self.project = Linear(attention.to_qkv[0].weight, None, form.product)
         self.gain = frozen(attention.temperature.double().exp().float() * plain.LINEAR_ATTENTION_SCALE)
         self.to_out = Linear(attention.to_out[1].weight, None, form.product)
@@ -202,7 +188,7 @@ class FeedForward(nn.Module):
     def __init__(self, feed_forward: Any, form: Form, share: float = 1.0) -> None:
         super().__init__()
         norm, widen, _, _, narrow = feed_forward.net
-        self.norm = RMSNorm(norm)
+        self.norm = EngineRMSNorm(norm)
         self.widen = Linear(widen.weight, widen.bias, form.product)
         self.narrow = Linear(share * narrow.weight, share * narrow.bias, form.product)
 
@@ -219,7 +205,7 @@ class Convolution(nn.Module):
         norm, _, widen, _, over, batch_norm, _, narrow = convolution.net
         gain = batch_norm.weight.double() / torch.sqrt(batch_norm.running_var.double() + batch_norm.eps)
         shift = batch_norm.bias.double() + (over.bias.double() - batch_norm.running_mean.double()) * gain
-        self.norm = RMSNorm(norm)
+        self.norm = EngineRMSNorm(norm)
         self.widen = Linear(widen.weight.flatten(1), widen.bias, form.product)
         self.weight = frozen(over.weight.double() * gain[:, None, None], form.product)
         self.bias = frozen(shift, form.product)

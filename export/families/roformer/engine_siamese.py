@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from rofo.export.families.roformer.engine import RoformerEngine
-from rofo.export.families.roformer.engine_layers import Attention, FeedForward, RMSNorm
+from rofo.export.families.roformer.engine_layers import Attention, FeedForward
 from rofo.export.families.roformer.engine_transformer import Positions
+from rofo.export.families.transformers import EngineRMSNorm
 from rofo.export.graph.types import Form, frozen
 
 
@@ -40,7 +41,7 @@ class SiameseTransformer(nn.Module):
             self.blocks.extend((attend, FeedForward(feed_forward, form)))
         self.shares = nn.ParameterList(frozen(share) for share in transformer.y_attn)
         self.before, self.after = (
-            nn.ModuleList(RMSNorm(norm) for pair in zip(*norms, strict=True) for norm in pair)
+            nn.ModuleList(EngineRMSNorm(norm) for pair in zip(*norms, strict=True) for norm in pair)
             for norms in (
                 (transformer.ln_y_attn, transformer.ln_y_mlp),
                 (transformer.ln_x_attn, transformer.ln_x_mlp),

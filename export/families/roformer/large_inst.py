@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from rofo.export.families.band_groups import Bands
-from rofo.export.families.roformer.network import MaskEstimator, RMSNorm, along_axes
+from rofo.export.families.roformer.network import MaskEstimator, along_axes
+from rofo.export.families.transformers import RMSNorm
 
 
 class RefinedMaskEstimator(MaskEstimator):

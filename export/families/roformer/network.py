@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rofo.export.families.band_groups import Bands
+from rofo.export.families.transformers import FeedForward, RMSNorm
 
 LINEAR_ATTENTION_SCALE = 8.0
 LINEAR_FF_MULT = 4  # of the transformers of linear attention, whatever the others have
@@ -174,33 +175,6 @@ class Transformer(nn.Module):
     def joined(self, x: Tensor, out: Tensor) -> Tensor:
         """What goes on after a layer that gives `out` for x, both of one shape."""
         return x + out if self.residual else out
-
-
-class RMSNorm(nn.Module):
-    """x / |x| * sqrt(width) * gamma over the last axis."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (..., width) -> the same shape."""
-        return F.normalize(x, dim=-1) * math.sqrt(x.shape[-1]) * self.gamma
-
-
-class FeedForward(nn.Module):
-    """Two linear layers with an exact (erf) GELU between them."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        dropout = nn.Identity()  # in training; it has a number in the names of the weights
-        self.net = nn.Sequential(
-            RMSNorm(dim), nn.Linear(dim, hidden), nn.GELU(), dropout, nn.Linear(hidden, dim)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (..., dim) -> the same shape, the residual not yet added."""
-        return self.net(x)
 
 
 class Attention(nn.Module):

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rofo.export.families.roformer.network import RMSNorm, Roformer, Transformer
+from rofo.export.families.roformer.network import Roformer, Transformer
+from rofo.export.families.transformers import RMSNorm
 
 
 class SiameseRoformer(Roformer):

@@ -6,12 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rofo.export.families.transformers import EngineRMSNorm
 from rofo.export.graph.attention import attend, attend_heads
 from rofo.export.graph.recurrent import Linear, staged_norm
 from rofo.export.graph.types import DTYPES, Form, cast, frozen, product
-
-# Of a mean square, where the network divides by max(|x|, 1e-12).
-NORM_EPSILON = 1e-24
 
 
 class DualPathTransformer(nn.Module):
@@ -42,7 +40,7 @@ class _Path(nn.Module):
         self.blocks = nn.ModuleList()
         for attention, feed_forward in transformer.layers:
             self.blocks.extend((_Attention(attention, positions, form), _FeedForward(feed_forward, form)))
-        self.norm = _RMSNorm(transformer.norm)
+        self.norm = EngineRMSNorm(transformer.norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (rows, batch, frames, features) -> the same shape."""
@@ -54,21 +52,11 @@ class _Path(nn.Module):
         return x + self.norm(inner).view(x.shape)
 
 
-class _RMSNorm(nn.Module):
-    def __init__(self, norm: Any) -> None:
-        super().__init__()
-        self.gamma = frozen(norm.gamma)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (..., width) -> the same shape."""
-        return F.rms_norm(x, (x.shape[-1],), self.gamma, eps=NORM_EPSILON)
-
-
 class _FeedForward(nn.Module):
     def __init__(self, feed_forward: Any, form: Form) -> None:
         super().__init__()
         norm, widen, _, _, narrow = feed_forward.net
-        self.norm = _RMSNorm(norm)
+        self.norm = EngineRMSNorm(norm)
         self.widen, self.narrow = (Linear(part.weight, part.bias, form) for part in (widen, narrow))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,7 +77,7 @@ class _Attention(nn.Module):
         self.inner = self.heads * dim_head
         self.dtype = DTYPES[form.attention or form.precision]
         self.heads_first, self.node = form.engine == "tensorrt", self.dtype != torch.float32
-        self.norm = _RMSNorm(attention.norm)
+        self.norm = EngineRMSNorm(attention.norm)
         q, k, v = attention.to_qkv.weight.unflatten(0, (3, self.heads, dim_head)).unbind(0)
         halves = torch.arange(dim_head).view(-1, 2).T.flatten()
         rows = torch.cat((q[:, halves] * dim_head**-0.5, k[:, halves], v)).flatten(0, 1)

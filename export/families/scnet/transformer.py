@@ -1,12 +1,13 @@
 """The dual paths of `scnet_tran`: rotary transformers where SCNet has LSTMs, under the public names."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rofo.export.families.transformers import FeedForward, RMSNorm
 
 FF_MULT = 4
 
@@ -49,7 +50,8 @@ class Transformer(nn.Module):
     def __init__(self, width: int, sizes: TransformerSizes) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            nn.ModuleList((Attention(width, sizes), FeedForward(width))) for _ in range(sizes.depth)
+            nn.ModuleList((Attention(width, sizes), FeedForward(width, FF_MULT * width)))
+            for _ in range(sizes.depth)
         )
         self.norm = RMSNorm(width)
 
@@ -61,38 +63,6 @@ class Transformer(nn.Module):
             x = x + attention(x)
             x = x + feed_forward(x)
         return self.norm(x)
-
-
-class RMSNorm(nn.Module):
-    """x / |x| * sqrt(width) * gamma over the last axis."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (..., width) -> the same."""
-        return F.normalize(x, dim=-1) * math.sqrt(x.shape[-1]) * self.gamma
-
-
-class FeedForward(nn.Module):
-    """Two linear layers with an exact (erf) GELU between them."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        dropout = nn.Identity()  # in training; it has a number in the names of the weights
-        self.net = nn.Sequential(
-            RMSNorm(width),
-            nn.Linear(width, FF_MULT * width),
-            nn.GELU(),
-            dropout,
-            nn.Linear(FF_MULT * width, width),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (..., width) -> the same, not yet added."""
-        found: Tensor = self.net(x)
-        return found
 
 
 class Attention(nn.Module):

@@ -165,7 +165,13 @@ def test_every_mistake_is_told_with_its_line(put, write):
         (("[engines]", "channels = 3\n[engines]"), 2, "channels is 3, not 1 or 2"),
         (('a = "a.json"', "a = 3"), 3, "engine a is 3, not a file or a table"),
         (('a = "a.json"', 'a = "/tmp/a.json"'), 3, "leaves the recipe's folder"),
-        (('a = "a.json"', 'a = { file = "a.json", sha256 = "1" }'), 3, "is of another checkpoint"),
+        (
+            ('a = "a.json"', f'a = {{ file = "a.json", sha256 = "{"1" * 64}" }}'),
+            3,
+            "is of another checkpoint",
+        ),
+        (('a = "a.json"', 'a = { file = "a.json", sha256 = "AB" }'), 3, "'AB' is no sha256, 64 small hexa"),
+        (('a = "a.json"', f'a = {{ file = "a.toml", sha256 = "{"1" * 64}" }}'), 3, "drop sha256"),
         (('make = "v"', 'make = "mix"'), 5, "'mix' cannot name a signal"),
         (('make = "v"', 'make = ["v", "v"]'), 5, "v is made twice"),
     ],
@@ -331,12 +337,14 @@ def test_the_exporter_tells_what_is_there_and_how_the_rest_is_made(put, write, c
     from rofo.export.cli import main
 
     put("a")
-    extra = 'gone = { file = "gone.json", checkpoint = "gone.ckpt", sha256 = "ab", export = "--chunk 8" }\n'
+    sha256 = "ab" * 32
+    made = f'checkpoint = "gone.ckpt", sha256 = "{sha256}", export = "--chunk 8"'
+    extra = f'gone = {{ file = "gone.json", {made} }}\n'
     path = write(GOOD.replace("[[steps]]", f"{extra}[[steps]]", 1))
     with pytest.raises(SystemExit) as stop:
         main([str(path)])
     out, err = capsys.readouterr()
-    command = "rofo-export gone.ckpt --sha256 ab --chunk 8 --output gone"
+    command = f"rofo-export gone.ckpt --sha256 {sha256} --chunk 8 --output gone"
     assert stop.value.code == 4
     assert out.splitlines() == [f"{path.with_name('a.json')}: there", command]
     assert err == f"error: {path}:4: engine gone: gone.json is missing; make it: {command}\n"

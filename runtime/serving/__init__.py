@@ -1,0 +1,1 @@
+"""What runs rofo at scale: a Triton repository, a job for whole catalogues, container files."""
