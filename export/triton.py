@@ -66,7 +66,7 @@ class _Engine:
     def network(self) -> Network:
         """Two calls at a time at least: one is computed while the next is on its way."""
         calls, precision = max(2, self.entry.batch), self.entry.precision if self.by_triton else "auto"
-        return Network(self.file, f"{Path(self.file).stem}_network", 1, calls, precision)
+        return Network(self.file, f"{Path(self.file).stem}_network", calls, precision)
 
 
 @dataclass(frozen=True)
@@ -92,16 +92,14 @@ def write_repository(
     Raises EngineLoadError, OutputWriteError, and UsageError for two engines of one name.
     """
     system = _read(engine, kinds)
-    names = [one.network.model for one in system.engines]
+    names = [*(one.network.model for one in system.engines), system.name]
     if len(set(names)) < len(names):
-        raise UsageError(
-            f"{engine}: engines in different folders have one name; rename one: {', '.join(names)}"
-        )
+        raise UsageError(f"{engine}: two models would have one name, of {', '.join(names)}; rename a file")
     with staging(folder / system.name) as staged:
         for one in system.engines:
             _write_network(staged / one.network.model, one, system, options)
         _write_songs(staged / system.name, system, options)
-        return tuple(_placed(staged / name, folder / name) for name in (*names, system.name))
+        return tuple(_placed(staged / name, folder / name) for name in names)
 
 
 def _read(engine: Path, kinds: Sequence[str]) -> _System:

@@ -22,14 +22,13 @@ AUDIO, OPTIONS, REPORT = "audio", "options", "report"
 class Network:
     """The Triton model that runs the engine of `manifest`, a path relative to the version folder.
 
-    One call of it takes `batch` chunks, and one song makes `calls` at a time. Where it takes one, Triton
-    gathers the chunks of all songs into the batches that the engine runs. `precision` is the engine file's,
-    or auto where that is decided when it is opened.
+    One call of it takes one chunk, and one song makes `calls` at a time: Triton gathers the chunks of all
+    songs into the batches that the engine runs. `precision` is the engine file's, or auto where that is
+    decided when it is opened.
     """
 
     manifest: str
     model: str
-    batch: int
     calls: int
     precision: str
 

@@ -93,15 +93,16 @@ def _code(error: Exception) -> Any:
 class TritonEngine:
     """Another model of the same Triton, called by BLS: an Engine of rofo.engines.contract like all others.
 
-    `in_flight` calls at a time keep its batches full. That its output fits is for the caller to see.
+    `in_flight` calls of one chunk keep its batches full. That its output fits is for the caller to see.
     """
 
     backend, device = "triton", "triton"  # which one it is placed on is Triton's to say
+    batch = 1
     healthy = True
 
     def __init__(self, network: Network, manifest: Manifest) -> None:
-        self.batch, self.in_flight, self.precision = network.batch, network.calls, network.precision
-        self._model, self._outputs = network.model, list(Shapes.of(manifest, network.batch).outputs)
+        self.in_flight, self.precision = network.calls, network.precision
+        self._model, self._outputs = network.model, list(Shapes.of(manifest, self.batch).outputs)
 
     def run(self, inputs: Tensors) -> Tensors:
         """See rofo.engines.contract.Engine. From any thread."""

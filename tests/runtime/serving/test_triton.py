@@ -12,7 +12,7 @@ import soundfile
 from triton_standin import Request, Tensor, TritonError, parsed, stand_in
 
 import rofo
-from rofo.errors import EngineMismatchError
+from rofo.errors import EngineMismatchError, UsageError
 from rofo.export.cli import main
 from rofo.export.triton import ServingOptions, write_repository
 from rofo.manifest import Member, MixerManifest, file_sha256, load_manifest
@@ -82,7 +82,8 @@ def test_only_what_is_asked_for_is_made_as_the_options_say(serve, make_engine, w
     triton = serve(engine)
     options = json.dumps({"overlap": 0.25, "container": "flac", "channels": [1]}).encode()
     inputs = {"audio": to_bytes(wav()), "options": to_bytes(options)}
-    outputs = outputs_of(triton.ask("level", inputs, ["instrumental"]))
+    outputs = outputs_of(triton.ask("level", inputs, ["instrumental", "report"]))
+    assert json.loads(outputs.pop("report"))["stems"] == {"instrumental": "instrumental.flac"}
     chosen = {"stems": ["instrumental"], "overlap": 0.25, "container": "flac", "channels": [1]}
     assert outputs == run_here(engine, wav(), tmp_path, **chosen)
 
@@ -292,6 +293,16 @@ def test_an_engine_that_was_altered_is_not_served(make_engine, tmp_path):
     with pytest.raises(EngineMismatchError, match="sha256 differs"):
         write_repository(engine, tmp_path / "models")
     assert not list((tmp_path / "models").iterdir())
+
+
+def test_two_models_of_one_name_are_refused(make_engine, tmp_path):
+    recipe = make_engine("level").with_name("level_network.toml")
+    recipe.write_text(
+        '[engines]\none = "level.json"\n[[steps]]\nmake = "v"\nrun = "one"\non = "mix"\nstem = "vocals"\n'
+        '[outputs]\nvocals = "v"\n'
+    )
+    with pytest.raises(UsageError, match="two models would have one name"):
+        write_repository(recipe, tmp_path)
 
 
 def test_a_plan_that_no_manifest_knows_is_refused(make_engine, tmp_path):
