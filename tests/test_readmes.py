@@ -2,8 +2,8 @@
 
 A page is run from top to bottom in a folder of its own, where tiny files lie under the names that the pages
 use (`files`). A block is marked by its language: of `sh` every line is a command, `python` is run as a whole
-with NAMES, `toml` is read. What needs a GPU or the network is skipped, by RULES, and what takes long is
-`slow`; of these it is still checked that options, extras and targets exist.
+with NAMES, `toml` is read. What needs a GPU, the network or a server is skipped, by RULES, and what takes
+long is `slow`; of these it is still checked that options, extras and targets exist.
 """
 
 import json
@@ -47,7 +47,11 @@ RULES = [  # why a command is not run at once: the first whose pattern is found
     ("the network", r"\b(pip|docker|curl|wget|git clone|apt-get|hf)\b|\.deb\b|checkpoints/demo/\w+\.py"),
     ("a GPU", r"\.plan\b|--backend onnxruntime-cuda|--target tensorrt( |$)"),
     ("Triton's server", r"tritonserver|serving\.client"),
-    ("minutes", r"^rofo-bench (?!shape)|^make |--quantize|tensorrt-rtx|--member|kuielab"),
+    ("Ray", r"serving\.ray"),
+    (
+        "minutes",
+        r"^rofo-bench (?!shape)|^make |benchmarks\.reliability|--quantize|tensorrt-rtx|--member|kuielab",
+    ),
 ]
 GPU = shutil.which("nvidia-smi") is not None
 
