@@ -21,7 +21,8 @@ _PATIENCE = 6 * SECONDS  # for a case that does not come back to Python, and for
 def prove(count: int, folder: Path, say: Say) -> Proof:
     """`count` files of each kind."""
     prepare(folder)
-    figures, failures = {}, []
+    figures: dict[str, float | int | str] = {}
+    failures: list[str] = []
     with ThreadPoolExecutor(cores()) as pool:
         tried = pool.map(lambda name: _tried(name, folder, count, say), KINDS)
         for name, (ends, found) in zip(KINDS, tried, strict=True):

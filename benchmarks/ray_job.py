@@ -39,7 +39,7 @@ def prove(count: int, folder: Path, say: Say) -> Proof:
     listed = _write_list(folder, songs)
     job = [sys.executable, "-m", "rofo.serving.ray", *one, "--list", str(listed), "--output", str(out)]
     killed, code = _survive([*job, "--workers", "2"], out, count, folder, say)
-    rows = [row for file in sorted((out / "results").glob("*.jsonl")) for row in read_rows(file)]
+    rows = [row for file in sorted((out / "rows.jsonl").glob("*.jsonl")) for row in read_rows(file)]
     failures = [
         f"{what}s were killed {killed[what]} times" for what in KILLS if killed[what] < len(KILLS[what])
     ]

@@ -50,7 +50,7 @@ METHODS = {
     "kill": Method("rofo.benchmarks.kill", 200, "moments"),
     "disk": Method("rofo.benchmarks.disk", 50, "bytes"),
     "ray": Method("rofo.benchmarks.ray_job", 300, "songs"),
-    "ray-cost": Method("rofo.benchmarks.ray_cost", 5, "rounds"),
+    "ray-cost": Method("rofo.benchmarks.ray_cost", 3, "rounds"),
     "soak": Method("rofo.benchmarks.soak", 60, "minutes"),
     "reopen": Method("rofo.benchmarks.reopen", 1000, "times"),
     "fuzz": Method("rofo.benchmarks.fuzz", 10_000, "files of each kind"),

@@ -16,6 +16,7 @@ from pymss_core.modules.bs_roformer import BSRoformer
 from rofo.checkpoints.demo import data, finish, make_mix, measure, mixing, network, train
 from rofo.export.families import describe, find_family, load_network
 from rofo.export.source import read_source
+from rofo.manifest import file_sha256, load_engine_manifest
 
 FOLDER = Path(__file__).parents[1] / "checkpoints" / "demo"
 LARGEST_FILE = 12e6
@@ -266,3 +267,12 @@ def test_the_committed_model_separates_the_demo_mix():
     recorded = json.loads((FOLDER / "results.json").read_text())["demo_mix"]
     assert got == pytest.approx(recorded, abs=0.05)
     assert got["voice"] > 7 and got["voice"] - got["mix_as_voice"] > 7
+
+
+def test_the_engine_beside_the_model_is_made_of_it():
+    manifest = load_engine_manifest(FOLDER / "engine.onnx")
+    (engine,) = manifest.engines
+    assert engine.sha256 == file_sha256(FOLDER / "engine.onnx")
+    assert manifest.source.checkpoint_sha256 == file_sha256(FOLDER / "model.ckpt")
+    assert (manifest.stems, manifest.residual) == (("voice",), "music")
+    assert max(parity.snr_db for parity in manifest.parity) > 100

@@ -27,25 +27,25 @@ from rofo.song_rows import SongRow, rows_of
 
 # Songs that are written, and after a kill looked at again, together.
 BLOCK = 16
+RETRIES = 5
 _SEPARATOR = ("backend", "precision", "threads", "low_memory")
 _OPTIONS = ("stems", "overlap", "scheme", "shifts", "container", "subtype", "allow_truncated", "sanitize")
 
 
 class Worker:
-    """An engine that stays open; `songs` are those of the whole list, a row of Ray's is the place of one."""
+    """An engine that stays open."""
 
-    def __init__(
-        self, songs: list[ListedSong], engine: str, output: str, options: Options, settings: Any
-    ) -> None:
+    def __init__(self, engine: str, output: str, options: Options, settings: Any) -> None:
         from rofo.separator import Separator
 
-        self._songs, self._output, self._options = songs, output, options
+        self._output, self._options = output, options
         self._separator = Separator(engine, **settings)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The place of a song -> with what became of it."""
+        """The row of a song in the list -> its id and, as JSON, what became of it."""
+        song = ListedSong(row["id"], Path(row["path"]), row["sha256"])
         try:
-            told = separate_to(self._output, self._separator, self._songs[int(row["id"])], self._options)
+            told = separate_to(self._output, self._separator, song, self._options)
         except RofoError:
             if not self._separator.healthy:  # Ray starts another worker
                 os._exit(1)
@@ -64,15 +64,34 @@ def separate_on_ray(
     workers: int | None = None,
     **settings: Any,
 ) -> Iterator[SongRow]:
-    """Separate songs into OUTPUT/<id>/, a row for each into OUTPUT/results/*.jsonl -> the rows of all.
+    """Separate songs into OUTPUT/<id>/, a row for each into OUTPUT/rows.jsonl/* -> the rows of all.
 
     `workers` are one per GPU unless said, or one where there is none; `settings` are those of a Separator.
     """
     import fsspec
+    import pyarrow
     import ray
     from pyarrow.fs import FSSpecHandler, PyFileSystem
+    from ray.data.block import BlockMetadata
     from ray.data.checkpoint import CheckpointConfig
-    from ray.data.datasource import BlockBasedFileDatasink
+    from ray.data.datasource import BlockBasedFileDatasink, Datasource, ReadTask
+
+    schema = pyarrow.schema([(name, pyarrow.string()) for name in ("id", "path", "sha256")])
+
+    class Songs(Datasource):  # type: ignore[misc]  # what Ray has of its own takes no checkpoint, or no list
+        def estimate_inmemory_data_size(self) -> None:
+            return None
+
+        def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[Any]:
+            rows = [{"id": song.id, "path": str(song.path), "sha256": song.sha256} for song in songs]
+            parts = [rows[begin : begin + block] for begin in range(0, len(rows), block)]
+            return [
+                ReadTask(
+                    lambda part=part: [pyarrow.Table.from_pylist(part, schema)],
+                    BlockMetadata(num_rows=len(part), size_bytes=None, exec_stats=None),
+                )
+                for part in parts
+            ]
 
     class Rows(BlockBasedFileDatasink):  # type: ignore[misc]
         def write_block_to_file(self, block: Any, file: Any) -> None:
@@ -81,33 +100,48 @@ def separate_on_ray(
     ray.init(ignore_reinit_error=True, include_dashboard=False)
     files, folder = fsspec.url_to_fs(output)
     filesystem = PyFileSystem(FSSpecHandler(files))
-    results, checkpoints = f"{folder}/results", f"{folder}/.rofo-ray"
+    # No id ends so.
+    results, checkpoints = f"{folder}/rows.jsonl", f"{folder}/.rofo-ray"
     job = hashlib.sha256(repr((songs, engine.read_bytes(), options, settings)).encode()).hexdigest()
     if not files.exists(f"{checkpoints}/{job}"):  # nothing to go on with: every song is looked at
         for old in (results, checkpoints):
             if files.exists(old):
                 files.rm(old, recursive=True)
     context = ray.data.DataContext.get_current()
+    context.raise_original_map_exception = True
     context.checkpoint_config = CheckpointConfig("id", f"{checkpoints}/{job}", override_filesystem=filesystem)
     gpus = int(ray.cluster_resources().get("GPU", 0))
     workers = workers or gpus or 1
-    blocks = max(-(-len(songs) // BLOCK), min(len(songs), 4 * workers))
-    ray.data.range(len(songs), override_num_blocks=blocks).map(
+    block = max(1, min(BLOCK, len(songs) // (4 * workers)))
+    ray.data.read_datasource(Songs(), override_num_blocks=-(-len(songs) // block) or 1).map(
         Worker,
-        fn_constructor_args=(songs, str(engine), output, options, settings),
-        concurrency=workers,
+        fn_constructor_args=(str(engine), output, options, settings),
+        compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=0 if not gpus else None,
         num_gpus=min(1, gpus / workers) or None,
-        max_restarts=-1,
-        max_task_retries=-1,
+        # A song that kills whoever takes it must not go round for ever.
+        max_task_retries=RETRIES,
     ).write_datasink(Rows(results, filesystem=filesystem, file_format="jsonl"))
     for file in files.glob(f"{results}/*.jsonl"):
         yield from rows_of(files.cat_file(file), file)
 
 
+def _origin(error: BaseException) -> BaseException:
+    """Our own error where Ray's is of one, which is that in words of twenty lines."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, RofoError) and not hasattr(found, "cause"):
+            return found
+        found = getattr(found, "cause", None) or found.__cause__
+    return error
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--engine", required=True, type=click.Path(path_type=Path), help="As for rofo-run.")
 @click.option("--list", "song_list", required=True, type=click.Path(path_type=Path), metavar="SONGS.jsonl")
-@click.option("--output", required=True, metavar="DIR|URL", help="Stems go there to <id>/, rows to results/.")
+@click.option(
+    "--output", required=True, metavar="DIR|URL", help="Stems go there to <id>/, rows to rows.jsonl/."
+)
 @click.option("--workers", type=click.IntRange(1), help="Default: one per GPU, or one where there is none.")
 def run(
     song_list: Path, output: str, workers: int | None, engine: Path, stems: tuple[str, ...], **chosen: Any
@@ -116,10 +150,11 @@ def run(
     songs = [replace(song, path=song.path.absolute()) for song in read_list(song_list)]
     options = Options(stems=stems or None, **{name: chosen.pop(name) for name in _OPTIONS[1:]})
     place = output if "://" in output else str(Path(output).absolute())
-    last = {
-        row.id: row
-        for row in separate_on_ray(songs, engine.absolute(), place, options, workers=workers, **chosen)
-    }
+    try:
+        rows = list(separate_on_ray(songs, engine.absolute(), place, options, workers=workers, **chosen))
+    except Exception as error:
+        raise _origin(error) from error
+    last = {row.id: row for row in rows}
     failed = [row for row in last.values() if row.status == "failed"]
     for row in failed:
         note(f"error: {row.error}")
@@ -127,7 +162,7 @@ def run(
     return SOME_FAILED if failed else 0
 
 
-run.params += [p for p in rofo_run.command.params if p.name in {"engine", *_SEPARATOR, *_OPTIONS}]
+run.params += [p for p in rofo_run.command.params if p.name in {*_SEPARATOR, *_OPTIONS}]
 main = command_line(run)
 
 if __name__ == "__main__":

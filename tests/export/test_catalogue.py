@@ -169,6 +169,16 @@ def test_names_of_downloads_are_unique_and_found_in_any_case():
         assert find_download(download.name.upper()) is download
 
 
+def test_the_page_counts_right():
+    page = (Path(__file__).parents[2] / "checkpoints" / "README.md").read_text(encoding="utf-8")
+    downloads = [download for _, download in DOWNLOADS]
+    assert f"# {len(downloads)} files" in page
+    assert f"sha256 ({sum(d.sha256 is not None for d in downloads)} files)" in page
+    assert f"size ({sum(d.size is not None for d in downloads)})" in page
+    assert f"elsewhere ({sum(d.link.startswith('https') for d in downloads)} files" in page
+    assert f"{sum('@' in d.link for d in downloads)} entries name theirs" in page
+
+
 def test_the_list_is_searched_by_any_word_in_it():
     assert {d.name for _, d in list_downloads("gpl-3.0")} > {"bs_roformer_mag_anvuew"}
     assert "MelBandRoformer" in {d.name for _, d in list_downloads("10.98")}

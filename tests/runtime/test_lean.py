@@ -47,7 +47,7 @@ def test_there_is_something_to_scan():
 def test_only_these_packages_are_imported(path):
     for name, at_once in imports(path):
         package = name.partition(".")[0]
-        allowed = NEEDED if at_once else NEEDED | BACKENDS | {"cuda", "av"}
+        allowed = NEEDED if at_once else NEEDED | BACKENDS | {"cuda", "av", "ray", "pyarrow", "fsspec"}
         if path == FOLDER / "serving" / "triton.py":  # read within Triton only
             allowed = NEEDED | {"triton_python_backend_utils"}
         assert package in sys.stdlib_module_names or package in allowed, f"{path}: imports {name}"
@@ -55,7 +55,7 @@ def test_only_these_packages_are_imported(path):
 
 
 @pytest.mark.parametrize(
-    ("library", "file"), [*((name, name) for name in sorted(BACKENDS | {"cuda"})), ("av", "pyav")]
+    ("library", "file"), [*((name, name) for name in sorted(BACKENDS | {"cuda", "ray"})), ("av", "pyav")]
 )
 def test_an_optional_library_is_imported_by_one_file_only(library, file):
     users = [path.name for path in MODULES if library in {n.partition(".")[0] for n, _ in imports(path)}]
