@@ -81,6 +81,11 @@ def prepare(folder: Path) -> None:
     """
     code = "import sys; from rofo.benchmarks import fuzz_seeds as s; s.export(s.Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True, stdout=subprocess.DEVNULL)
+    lay_out(folder)
+
+
+def lay_out(folder: Path) -> None:
+    """The seeds that need no network, beside the engine."""
     for kind, contents in {**dict(_sounds()), "recipe": [text.encode() for text in _RECIPES]}.items():
         _write(folder / kind, contents)
     _write(folder / "manifest", [(folder / "beside" / "tiny.json").read_bytes()])

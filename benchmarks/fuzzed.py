@@ -85,17 +85,33 @@ def _tested(file: Path) -> str:
     return "taken"
 
 
-def _told(folder: Path, *, config: bool = False) -> Check:
+def _checkpoint(_: Path) -> Check:
     from rofo.export.errors import CheckpointError
-    from rofo.export.export import ExportOptions, facts_report
+    from rofo.export.export import facts_report
 
     def check(file: Path) -> str:
-        checkpoint = folder / "net.ckpt" if config else file
         try:
-            facts_report(checkpoint, ExportOptions(config=file if config else None))
+            facts_report(file)
         except CheckpointError:
             return "refused"
         return "taken"
+
+    return check
+
+
+def _yaml(folder: Path) -> Check:
+    from rofo.export.errors import CheckpointError
+    from rofo.export.families import describe, find_family
+    from rofo.export.source import read_source
+
+    source = read_source(folder / "net.ckpt")
+
+    def check(file: Path) -> str:
+        try:
+            found = describe(find_family(source), source, file, {})
+        except CheckpointError:
+            return "refused"
+        return "refused" if found.problems else "taken"
 
     return check
 
@@ -108,8 +124,8 @@ KINDS = {
     "ogg": Kind(mutated_bytes, "song.ogg", _audio),
     "manifest": Kind(mutated_json, "tiny.json", _engine),
     "recipe": Kind(mutated_text, "recipe.toml", _engine),
-    "yaml": Kind(mutated_text, "config.yaml", partial(_told, config=True)),
-    "checkpoint": Kind(mutated_bytes, "fuzzed.ckpt", _told),
+    "yaml": Kind(mutated_text, "config.yaml", _yaml),
+    "checkpoint": Kind(mutated_bytes, "fuzzed.ckpt", _checkpoint),
 }
 
 

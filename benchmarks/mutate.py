@@ -1,48 +1,24 @@
 """Files that are wrong: seeded mutations of bytes, of text and of JSON."""
 
+import copy
 import json
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
 _NUMBERS = (0, 1, 2, 3, 7, 127, 128, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+# fmt: off
 _WORDS = (
-    *("0", "-1", "1e999", "nan", "-inf", "9" * 30, "true", "null", "[]", "{}", '""', "'", "\\", "\0", "\n"),
-    *(
-        '"../../outside"',
-        '"/etc/passwd"',
-        '"a/b"',
-        '"CON"',
-        '"\\u0000"',
-        "*a",
-        "&a",
-        "!!python/object:os.system",
-    ),
-    *("<<", "- ", ": ", "[[", "]]", "# ", "\ufeff", "\u202e", "é" * 300, "(" * 200, "{" * 200, "[" * 2000),
+    "0", "-1", "1e999", "nan", "-inf", "9" * 30, "true", "null", "[]", "{}", '""', "'", "\\", "\0", "\n",
+    '"../../outside"', '"/etc/passwd"', '"a/b"', '"CON"', '"\\u0000"', f'"{"a" * 300}.json"', "*a", "&a",
+    "!!python/object:os.system", "<<", "- ", ": ", "[[", "]]", "# ", "\ufeff", "\u202e", "é" * 300,
+    "(" * 200, "{" * 200, "[" * 2000,
 )
 _VALUES: tuple[Any, ...] = (
-    *(
-        None,
-        True,
-        False,
-        0,
-        -1,
-        1,
-        2,
-        3,
-        0.5,
-        -0.5,
-        1e308,
-        2**31,
-        2**63,
-        10**30,
-        "",
-        "x",
-        "../x",
-        "/etc/passwd",
-    ),
-    *("\0", "a" * 5000, [], {}, [[]], {"x": {}}, float("nan"), float("inf")),
+    None, True, False, 0, -1, 1, 2, 3, 0.5, -0.5, 1e308, 2**31, 2**63, 10**30, "", "x", "../x", "/etc/passwd",
+    "\0", "a" * 5000, [], {}, [[]], {"x": {}}, float("nan"), float("inf"),
 )
+# fmt: on
 _HEAD = 96  # where headers are: half of all mutations of bytes are there
 
 
@@ -75,13 +51,15 @@ def mutated_json(seeds: Sequence[bytes], draw: random.Random) -> bytes:
         return mutated_text(seeds, draw)
     raw = json.loads(draw.choice(seeds))
     for _ in range(draw.choice((1, 1, 2, 4))):
-        holder, key = draw.choice(_places(raw))
+        if not (places := _places(raw)):
+            break
+        holder, key = draw.choice(places)
         if draw.random() < 0.2 and isinstance(holder, dict):
             holder.pop(key, None)
         elif draw.random() < 0.1 and isinstance(holder, dict):
             holder[f"{key}s"] = holder.pop(key, None)
         else:
-            holder[key] = draw.choice(_VALUES)
+            holder[key] = copy.deepcopy(draw.choice(_VALUES))
     return json.dumps(raw).encode()
 
 

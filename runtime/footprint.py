@@ -29,14 +29,15 @@ class Footprint:
 
 def footprint(file: Path, entry: EngineFile, manifest: Manifest, engine: Engine) -> Footprint:
     """Of one engine with the buffers that ChunkLoop holds: beside the batches that the engine has, one is on
-    its way there and one on its way back."""
+    its way there and one on its way back. An engine that is elsewhere, as in serving/triton.py, has no files
+    here."""
     shapes = Shapes.of(manifest, engine.batch)
     inputs, outputs = (_bytes(tensors.values()) for tensors in (shapes.inputs, shapes.outputs))
     waves = _bytes([(engine.batch, len(manifest.stems), manifest.channels, manifest.chunk.samples)])
     ahead = engine.in_flight + 2
-    backend = BACKENDS.get(engine.backend)  # None for a service's own, which may lie anywhere
-    names = (entry.file, entry.data) if backend else ()
-    files = sum(file.with_name(name).stat().st_size for name in names if name)
+    paths = [file.with_name(name) for name in (entry.file, entry.data) if name]
+    files = sum(path.stat().st_size for path in paths if path.exists())
+    backend = BACKENDS.get(engine.backend)
     on_gpu = backend is not None and backend.on_gpu and entry.device_memory is not None
     gpu = files + (entry.device_memory or 0) + engine.in_flight * (inputs + outputs) if on_gpu else 0
     buffers = ahead * (inputs + waves) + (engine.in_flight + 1) * outputs

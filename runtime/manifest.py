@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from rofo.dsp import DEFAULT_SCHEME, make_scheme
 from rofo.errors import EngineMismatchError, ManifestError, UsageError
 from rofo.json_fields import LATER, decode, encode, require
+from rofo.text import short
 
 if TYPE_CHECKING:
     from rofo.dsp.scheme import Scheme
@@ -23,6 +24,7 @@ Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 MIN_BF16_PARITY_DB = 30.0
 MIN_INT8_PARITY_DB = 35.0
+LONGEST_NAME = 255  # bytes of a file's name, for every common file system
 
 
 @dataclass(frozen=True)
@@ -342,11 +344,19 @@ def below_gate(snr_db: float | None, gate_db: float) -> str | None:
     return f"its parity of {snr_db:.1f} dB is below {gate_db:.0f} dB" if snr_db < gate_db else None
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file; what cannot be the name of one, as it is too long, is none."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def manifest_path(engine: Path) -> Path:
     """The manifest that belongs to an engine file: NAME.json to NAME.onnx, and to NAME.int8.onnx."""
     own = engine.with_suffix(".json")
     name, _, precision = engine.stem.rpartition(".")
-    return own.with_name(f"{name}.json") if precision in PRECISIONS and name and not own.exists() else own
+    return own.with_name(f"{name}.json") if precision in PRECISIONS and name and not is_there(own) else own
 
 
 def load_manifest(path: str | Path) -> Manifest | MixerManifest:
@@ -446,14 +456,16 @@ def check_stems(stems: Sequence[str], residual: str | None) -> None:
     names = [*stems, *([residual] if residual else [])]
     require(len({n.lower() for n in names}) == len(names), f"stem names repeat: {', '.join(names)}")
     for name in names:
-        require(re.fullmatch(r"[\w][\w .+&()-]*", name) is not None, f"{name!r} cannot name a file")
+        plain = re.fullmatch(r"[\w][\w .+&()-]*", name) is not None
+        require(plain and len(name.encode()) <= LONGEST_NAME - 5, f"{short(name)} cannot name a file")
 
 
 def _check_file_names(*names: str | None) -> None:
     for name in names:
         if name is not None:
             plain = PurePosixPath(name).name == name and "\\" not in name and name not in ("", ".", "..")
-            require(plain and name.isprintable(), f"{name!r} is not a plain file name")
+            fits = len(name.encode(errors="replace")) <= LONGEST_NAME
+            require(plain and fits and name.isprintable(), f"{short(name)} is not a plain file name")
 
 
 def _check_digests(*digests: str | None) -> None:

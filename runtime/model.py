@@ -19,7 +19,7 @@ from rofo.engines.contract import Engine
 from rofo.engines.process import is_forked
 from rofo.errors import EngineLoadError, EngineMismatchError
 from rofo.footprint import footprint
-from rofo.manifest import Manifest, load_manifest, manifest_path
+from rofo.manifest import Manifest, is_there, load_manifest, manifest_path
 from rofo.recipes.mixer import open_mixer
 from rofo.recipes.model import RecipeModel
 from rofo.recipes.read import read_recipe
@@ -130,7 +130,7 @@ def _open(
     All engines in a recipe, and in recipes within it, take turns: three at once on two cores took 8 % more
     processor time than one after the other.
     """
-    if not path.exists():
+    if not is_there(path):
         raise EngineLoadError(f"{path}: no such engine; export a checkpoint with rofo-export")
     opened = partial(
         _open, settings=settings, low_memory=low_memory, opener=opener, turns=turns or Semaphore()

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rofo.audio.decoders import BLOCK
 from rofo.audio.reader import MAX_RATE, MIN_RATE
+from rofo.audio.samples import fault, usable
 from rofo.errors import AudioReadError
 from rofo.watch import Watch
 
@@ -147,9 +148,9 @@ def _checked(samples: NDArray[np.generic], name: str) -> Floats:
     if not np.issubdtype(samples.dtype, np.floating):
         raise AudioReadError(f"{name} is of type {samples.dtype}; give floating point samples in [-1, 1]")
     floats = samples.astype(np.float32, copy=False)
-    bad = int(np.count_nonzero(~np.isfinite(floats)))
+    bad = int(np.count_nonzero(~usable(floats)))
     if bad:
-        raise AudioReadError(f"{name} has {bad} samples that are not finite; replace them first")
+        raise AudioReadError(f"{name} has {bad} {fault(floats)}; replace them first")
     return floats
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rofo.audio.decoders import BLOCK, Source, open_source
-from rofo.audio.samples import AudioFormat
+from rofo.audio.samples import AudioFormat, fault, usable
 from rofo.errors import AudioReadError, CancelledError, UsageError
 from rofo.text import printable
 
@@ -21,9 +21,9 @@ MIN_RATE, MAX_RATE = 8_000, 384_000
 class AudioReader:
     """One opened audio file, read in blocks and constant memory; a context manager.
 
-    `allow_truncated` takes what is there of a file that was cut short, `sanitize` sets NaN and infinite
-    samples to 0; both are refused otherwise. `channels` picks one or two by number, from 0. Setting `cancel`
-    ends decoding that takes long with CancelledError.
+    `allow_truncated` takes what is there of a file that was cut short; `sanitize` sets to 0 what is not
+    finite, or beyond a million times full scale; both are refused otherwise. `channels` picks one or two by
+    number, from 0. Setting `cancel` ends decoding that takes long with CancelledError.
     Raises AudioReadError, and UsageError for channels the file does not have.
     """
 
@@ -39,7 +39,7 @@ class AudioReader:
         max_minutes: float = 180,
         cancel: threading.Event | None = None,
     ) -> None:
-        self._path, self._sanitize, self._replaced = path, sanitize, 0
+        self._path, self._sanitize, self._replaced, self._fault = path, sanitize, 0, ""
         self._closing = ExitStack()
         try:
             with naming(path):
@@ -59,24 +59,25 @@ class AudioReader:
     @property
     def warnings(self) -> list[str]:
         """What a user should know, complete once all blocks were read."""
-        replaced = [f"{self._replaced:,} non-finite samples set to 0"] if self._replaced else []
+        replaced = [f"{self._replaced:,} {self._fault} set to 0"] if self._replaced else []
         return self._warnings + replaced
 
     def blocks(self, samples: int = BLOCK) -> Iterator[NDArray[np.float32]]:
         """The song from its beginning: arrays of (channels, at most `samples`), in all `format.frames` long.
 
         Each call begins anew. What comes does not depend on `samples`. Raises AudioReadError at damage and
-        at non-finite samples.
+        at samples that are not usable.
         """
         done = replaced = 0
         with naming(self._path):
             decoded = self._source.blocks()
             for raw in decoded:
                 block = np.ascontiguousarray(raw.T[self._channels])
-                if bad := _non_finite(block):
+                if bad := _unusable(block):
                     if not self._sanitize:
                         raise self._refuse(block, done, bad, decoded)
-                    block[~np.isfinite(block)] = 0
+                    self._fault = fault(block)
+                    block[~usable(block)] = 0
                     replaced += bad
                     self._replaced = max(self._replaced, replaced)
                 done += block.shape[1]
@@ -86,12 +87,10 @@ class AudioReader:
     def _refuse(
         self, block: NDArray[np.float32], done: int, bad: int, rest: Iterator[NDArray[np.float32]]
     ) -> AudioReadError:
-        first = done + int(np.argmax(~np.isfinite(block).all(axis=0)))
-        bad += sum(_non_finite(raw[:, self._channels]) for raw in rest)
+        first = done + int(np.argmax(~usable(block).all(axis=0)))
+        bad += sum(_unusable(raw[:, self._channels]) for raw in rest)
         seconds = first / self.format.sample_rate
-        return AudioReadError(
-            f"{bad:,} non-finite samples, first at {seconds:.3f} s; --sanitize sets them to 0"
-        )
+        return AudioReadError(f"{bad:,} {fault(block)}, first at {seconds:.3f} s; --sanitize sets them to 0")
 
     def close(self) -> None:
         """Close the file and end what decodes it. May be called twice."""
@@ -153,5 +152,5 @@ def _choose(channels: Sequence[int] | None, available: int) -> list[int]:
     return chosen
 
 
-def _non_finite(block: NDArray[np.float32]) -> int:
-    return int(block.size - np.count_nonzero(np.isfinite(block)))
+def _unusable(block: NDArray[np.float32]) -> int:
+    return int(block.size - np.count_nonzero(usable(block)))

@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 SAMPLE_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
 
+# Times full scale. Beyond it is no sound but damage: numbers of float32 reach 1e38, and their spectra do not
+# fit it. Integers that were taken for floats are below.
+LOUDEST = 1e6
+
+
 @dataclass(frozen=True)
 class AudioFormat:
     """Shape of a file's audio, `frames` in samples per channel, and how its stems are written by default.
@@ -49,6 +54,17 @@ class PcmLayout:
     def block_align(self) -> int:
         """Bytes of one sample of all channels."""
         return self.channels * SAMPLE_BYTES[self.subtype]
+
+
+def usable(samples: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which samples can be separated: finite ones, not beyond LOUDEST."""
+    return np.abs(samples) <= LOUDEST
+
+
+def fault(samples: NDArray[np.float32]) -> str:
+    """What is wrong with samples that are not all usable."""
+    loud = f"samples beyond {LOUDEST:,.0f} times full scale"
+    return loud if np.isfinite(samples).all() else "non-finite samples"
 
 
 def decode(raw: bytes, subtype: str, big_endian: bool = False) -> NDArray[np.float32]:

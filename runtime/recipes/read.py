@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from rofo.errors import EngineLoadError, RecipeError
-from rofo.manifest import Manifest, MixerManifest, check_stems, load_manifest
+from rofo.manifest import Manifest, MixerManifest, check_stems, is_there, load_manifest
 from rofo.recipes import STEPS, step_kind
 from rofo.recipes.lines import Mistakes, Place
 from rofo.recipes.recipe import EngineEntry, Recipe
@@ -53,7 +53,7 @@ def list_engines(path: Path) -> tuple[Listed, ...]:
     reader = _Reader(path, ())
     files = {name: path.parent / entry.file for name, entry in reader.entries.items()}
     return tuple(
-        Listed(name, files[name], files[name].exists(), entry.command)
+        Listed(name, files[name], is_there(files[name]), entry.command)
         for name, entry in reader.entries.items()
     )
 
@@ -68,6 +68,8 @@ class _Reader:
             self._raw: dict[str, Any] = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise RecipeError(path, [(0, f"no TOML: {one_line(error)}")]) from None
+        except RecursionError:
+            raise RecipeError(path, [(0, "no recipe: brackets within brackets without end")]) from None
         self._mistakes = Mistakes(text)
         tables = {key: self._raw.pop(key, None) for key in ("engines", "steps", "outputs")}
         self._head = self._decoded(_Head, self._raw, ()) or _Head()
@@ -219,7 +221,7 @@ class _Reader:
         path = self._path.parent / entry.file
         place: Place = ("engines", name, "file")
         try:
-            if not path.exists():
+            if not is_there(path):
                 raise EngineLoadError(f"{entry.file} is missing; make it: {entry.command}")
             if path.suffix == ".toml":
                 if path.resolve() in self._users:

@@ -282,6 +282,23 @@ def test_a_double_beyond_float32_is_non_finite(file):
     assert error(path).startswith("1 non-finite samples, first at 0.000 s")
 
 
+@pytest.mark.parametrize(("level", "loud"), [(0.9e6, False), (1.1e6, True), (-3e38, True)])
+def test_damage_that_reads_as_an_immense_sample(level, loud, file):
+    """The fuzzer's: such files reached the engine, which was said to be at fault."""
+    samples = np.zeros((100, 2))
+    samples[7, 1] = level
+    path = file(encoded(samples, "WAV", "FLOAT"))
+    if not loud:
+        with AudioReader(path) as reader:
+            assert whole(reader)[1, 7] == np.float32(level)
+        return
+    wrong = "1 samples beyond 1,000,000 times full scale"
+    assert error(path) == f"{wrong}, first at 0.000 s; --sanitize sets them to 0"
+    with AudioReader(path, sanitize=True) as reader:
+        assert not whole(reader).any()
+        assert reader.warnings == [f"{wrong} set to 0"]
+
+
 def test_samples_beyond_full_scale_pass(file):
     with AudioReader(file(encoded(noise() * 8, "WAV", "FLOAT"))) as reader:
         assert np.abs(whole(reader)).max() > 3

@@ -317,7 +317,19 @@ def test_impossible_values_are_named(change, keys, value, said):
     assert said in refusal(change(*keys, value=value))
 
 
-HOSTILE = ["../secret", "/etc/passwd", "a/b", "..", ".", "", "a\\b", "nul\0", "line\nbreak", "\ud800"]
+HOSTILE = [
+    "../secret",
+    "/etc/passwd",
+    "a/b",
+    "..",
+    ".",
+    "",
+    "a\\b",
+    "nul\0",
+    "line\nbreak",
+    "\ud800",
+    "a" * 256,
+]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -328,7 +340,7 @@ def test_files_are_only_beside_the_manifest(engine, change, name):
     assert "not a plain file name" in refusal(change("engines", 0, "data", value=name))
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a\0b", "nl\n", "a:b", "-rf"])
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a\0b", "nl\n", "a:b", "-rf", "ü" * 126])
 def test_stems_can_name_files(change, name):
     assert "cannot name a file" in refusal(change("stems", value=[name]))
 

@@ -105,7 +105,7 @@ def test_cancelling_stops_between_songs_too(opened, songs):
     [
         (np.zeros((6, 10), np.float32), r"^mixes\[1\] has shape \(6, 10\)"),
         (np.zeros((2, 10), np.int16), r"^mixes\[1\] is of type int16"),
-        (np.full((2, 10), np.nan), r"^mixes\[1\] has 20 samples that are not finite"),
+        (np.full((2, 10), np.nan), r"^mixes\[1\] has 20 non-finite samples"),
     ],
 )
 def test_a_song_that_is_none_is_named_before_any_work(counted, song, bad, said):

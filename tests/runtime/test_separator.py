@@ -277,8 +277,9 @@ def test_a_model_without_residual_has_only_its_stems(opened, song):
         (np.zeros((6, 100), np.float32), r"shape \(6, 100\)"),
         (np.zeros((0, 100), np.float32), r"shape \(0, 100\)"),
         (np.zeros((2, 100), np.int16), "int16"),
-        (np.full((2, 100), np.nan), "200 samples that are not finite"),
-        (np.full((2, 100), np.inf), "200 samples that are not finite"),
+        (np.full((2, 100), np.nan), "200 non-finite samples"),
+        (np.full((2, 100), np.inf), "200 non-finite samples"),
+        (np.full((2, 100), -1e30), "200 samples beyond 1,000,000 times full scale"),
     ],
 )
 def test_arrays_that_are_no_song_are_refused(opened, mix, pattern):

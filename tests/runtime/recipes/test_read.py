@@ -45,6 +45,11 @@ def test_a_missing_engine_hides_no_mistake_of_its_run(write):
     assert told[10] == " is -1, less than 0"
 
 
+def test_a_name_that_no_file_can_have_is_one_that_is_missing(write):
+    long = f"{'a' * 300}.json"
+    assert f"engine a: {long} is missing" in mistakes(write(GOOD.replace("a.json", long)))[3]
+
+
 def test_what_a_recipe_says(put, write):
     put("a")
     recipe = read_recipe(write(GOOD))
@@ -226,6 +231,7 @@ def test_recipes_that_use_each_other(put, write):
     ("text", "said"),
     [
         (b"[engines\n", "no TOML: "),
+        (b"name = " + b"[" * 2000, "no recipe: brackets within brackets without end"),
         (b"\xff", "cannot be read: no UTF-8"),
         (b"", "needs a table [outputs]"),
         (b"steps = 3\n[outputs]\na = 'mix'", "steps are tables [[steps]]"),
