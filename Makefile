@@ -41,8 +41,9 @@ build/run-env/ready: setup.cfg
 	build/run-env/bin/pip install --quiet '.[ort]'
 	touch $@
 
+# As many processes as there are cores, of one thread each.
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 # Full public shapes: the kernels TensorRT-RTX plans for them. A minute or two and 4 GB; no GPU.
 test-slow: $(VENV)/ready $(VENV)/ray

@@ -19,7 +19,7 @@ import click
 from rofo.cli import SOME_FAILED
 from rofo.cli import main as rofo_run
 from rofo.console import command_line, note
-from rofo.errors import RofoError
+from rofo.errors import RofoError, UsageError
 from rofo.options import Options
 from rofo.serving.uploads import separate_to
 from rofo.song_list import ListedSong, read_list
@@ -29,7 +29,10 @@ from rofo.song_rows import SongRow, rows_of
 BLOCK = 16
 RETRIES = 5
 _SEPARATOR = ("backend", "precision", "threads", "low_memory")
-_OPTIONS = ("stems", "overlap", "scheme", "shifts", "container", "subtype", "allow_truncated", "sanitize")
+_OPTIONS = (
+    "stems", "overlap", "scheme", "shifts", "container", "subtype", "allow_truncated", "sanitize",
+    "max_minutes",
+)  # fmt: skip
 
 
 class Worker:
@@ -67,10 +70,14 @@ def separate_on_ray(
     """Separate songs into OUTPUT/<id>/, a row for each into OUTPUT/rows.jsonl/* -> the rows of all.
 
     `workers` are one per GPU unless said, or one where there is none; `settings` are those of a Separator.
+    Raises UsageError where Ray is not installed, what ends a list in `rofo.separate_list`, and Ray's errors.
     """
-    import fsspec
-    import pyarrow
-    import ray
+    try:
+        import fsspec
+        import pyarrow
+        import ray
+    except ImportError as error:
+        raise UsageError(f"{error.name} is not installed; pip install 'rofo[ray]'") from None
     from pyarrow.fs import FSSpecHandler, PyFileSystem
     from ray.data.block import BlockMetadata
     from ray.data.checkpoint import CheckpointConfig

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import types
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,7 @@ def test_a_block_with_a_callers_stream(block, folder, monkeypatch, capsys):
         "backend_version": sys.modules["tensorrt_rtx"].__version__,
         "precision": "fp16",
         "compute_capabilities": ["8.9"],
+        "device_memory": 5_000_000_000,
         "sha256": file_sha256(plan),
     }
     (folder / "vocals.json").write_text(json.dumps(manifest))
@@ -108,6 +110,10 @@ def test_a_block_with_a_callers_stream(block, folder, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("Pretended RTX 4090 0.")
     assert machine.pending[4711] == []
     machine.settled()
+    with rofo.Separator("vocals.plan") as separator:
+        tensors = {**shapes.inputs, **shapes.outputs}.values()
+        buffers = 2 * 4 * sum(prod(shape) for shape in tensors)
+        assert separator.footprint.gpu == plan.stat().st_size + 5_000_000_000 + buffers
 
 
 # Forked processes

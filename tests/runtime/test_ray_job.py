@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from rofo import ListedSong, Options, read_rows, separate_song
+from rofo.serving.ray import main
 from rofo.serving.uploads import separate_to
 
 RATE = 44100
@@ -89,6 +90,16 @@ def test_killed_while_it_uploads_it_is_done_again(upload, mix, monkeypatch):
     row, there = upload(mix)
     assert row.status == "done"
     assert not list(there.rglob("*.part"))
+
+
+def test_without_ray_it_is_said_what_to_install(make_engine, mix, tmp_path, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    row = {"id": mix.id, "path": str(mix.path)}
+    (tmp_path / "songs.jsonl").write_text(json.dumps(row))
+    with pytest.raises(SystemExit) as stop:
+        main(["--engine", str(make_engine()), "--list", str(tmp_path / "songs.jsonl"), "--output", "out"])
+    assert stop.value.code == 2
+    assert "error: ray is not installed; pip install 'rofo[ray]'" in capfd.readouterr().err
 
 
 @pytest.mark.slow
