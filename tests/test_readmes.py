@@ -14,7 +14,7 @@ import subprocess
 import sys
 import textwrap
 import tomllib
-from collections.abc import Callable
+import warnings
 from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,10 +97,9 @@ def needs(command: str) -> str | None:
 
 @dataclass(frozen=True)
 class Step:
-    """A command or a Python example, and its place on its page."""
+    """A command or a Python example of a page."""
 
     block: Block
-    place: int
     text: str
 
     @property
@@ -122,16 +121,13 @@ def steps(page: Path) -> list[Step]:
         if block.section == "Embedding":  # run by tests/runtime/test_embedding.py, some with stand-ins
             continue
         parts = {"sh": block.commands, "python": [block.text]}.get(block.language, [])
-        found += [Step(block, len(found) + i, part) for i, part in enumerate(parts)]
+        found += [Step(block, part) for part in parts]
     return found
 
 
-def marked(step: Step):
-    """The step as a test."""
-    skipped = step.needs not in (None, "minutes")
-    skip = pytest.mark.skip(reason=f"needs {step.needs}: {step.block.page}")
-    marks = [skip] * skipped + [pytest.mark.slow] * (step.needs == "minutes")
-    return pytest.param(step, marks=marks, id=f"{step.block.page.parent}: {step.name}")
+STEPS = [step for page in PAGES for step in steps(page)]
+SLOW = {step.block.page for step in STEPS if step.needs == "minutes"}
+SKIPPED = [step for step in STEPS if step.needs not in (None, "minutes")]
 
 
 # The files
@@ -194,18 +190,12 @@ NAMES = {
 }
 
 
-@pytest.fixture(scope="module")
-def folders(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
-    """The folder in which a page is run."""
-    made: dict[Path, Path] = {}
-
-    def folder(page: Path) -> Path:
-        if page not in made:
-            made[page] = tmp_path_factory.mktemp("page") / "here"
-            shutil.copytree(files, made[page], symlinks=True)
-        return made[page]
-
-    return folder
+@pytest.fixture
+def folder(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a page is run."""
+    shutil.copytree(files, tmp_path / "here", symlinks=True)
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
 
 
 @pytest.fixture(autouse=True)
@@ -236,19 +226,27 @@ def test_every_block_says_its_language(page: Path) -> None:
     assert not indented, f"{page}: a block that is only indented is not run; fence it and say its language"
 
 
-@pytest.mark.parametrize("step", [marked(step) for page in PAGES for step in steps(page)])
-def test_it_works_as_written(step: Step, folders: Callable[[Path], Path], monkeypatch) -> None:
-    page = step.block.page
-    monkeypatch.chdir(folders(page))
-    # Those before it come first, where only some were asked for.
-    for one in steps(page)[DONE.get(page, 0) : step.place]:
-        if one.needs is None:
-            do(one)
-    DONE[page] = step.place + 1
-    do(step)
+@pytest.mark.parametrize("page", sorted({step.block.page for step in STEPS if not step.needs}), ids=str)
+def test_a_page_works_as_written(page: Path, folder: Path) -> None:
+    for step in steps(page):
+        if step.needs is None:
+            do(step)
 
 
-DONE: dict[Path, int] = {}  # how many steps of a page were run
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted(SLOW), ids=str)
+def test_a_page_works_with_what_takes_minutes(page: Path, folder: Path) -> None:
+    for step in steps(page):
+        if step.needs in (None, "minutes"):
+            do(step)
+
+
+@pytest.mark.parametrize("step", [
+    pytest.param(step, id=step.name, marks=pytest.mark.skip(f"{step.block.page}: needs {step.needs}"))
+    for step in SKIPPED
+])  # fmt: skip
+def test_what_cannot_be_run_here(step: Step) -> None:
+    """Shown as skipped, command by command."""
 
 
 def do(step: Step) -> None:
@@ -258,7 +256,7 @@ def do(step: Step) -> None:
             exec(compile(step.text, f"{step.block.page}:{step.block.line}", "exec"), dict(NAMES))
         except ModuleNotFoundError as error:
             assert not str(error.name).startswith("rofo")
-            pytest.skip(f"{error.name} is not installed")
+            warnings.warn(f"{step.name} of {step.block.page}: {error.name} is not installed", stacklevel=1)
         return
     command, _, comment = step.text.partition("  #")
     if "--member" in command:
