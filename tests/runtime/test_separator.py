@@ -352,19 +352,19 @@ def test_no_chunk_begins_after_a_stream_was_given_up(make_engine, song):
             calls.append(mix)
             if len(calls) == 3:
                 third.set()
-                go_on.wait(30)
+                go_on.wait(300)
             return run(mix)
 
         engine.run = held
         before = set(threading.enumerate())
         stream = separator.stream([song(100_000)], RATE)
         next(stream)
-        assert third.wait(30)
+        assert third.wait(300)
         workers = set(threading.enumerate()) - before
         stream.close()
         go_on.set()
         for worker in workers:
-            worker.join(30)
+            worker.join(300)
         assert len(calls) == 3
 
 
