@@ -64,14 +64,14 @@ class Tried:
 def tried(file: Path, dist: Path, folder: Path) -> Tried:
     """Run the RUN lines of a file, and its CMD without a network, in a new environment in `folder`."""
     venv.create(folder, with_pip=True)
-    before, failures = _megabytes(folder), []
+    before, failures = megabytes(folder), []
     for step in instructions(file):
         if step.word == "RUN":
             command = step.rest.replace(" /dist ", f" {shlex.quote(str(dist))} ")
             failures += run(["sh", "-c", command], folder)
         elif step.word == "CMD":
             failures += run([*OFFLINE, *json.loads(step.rest)], folder)
-    return Tried(folder, _megabytes(folder) - before, tuple(failures))
+    return Tried(folder, megabytes(folder) - before, tuple(failures))
 
 
 def run(command: Sequence[str], environment: Path) -> list[str]:
@@ -116,5 +116,6 @@ def prove(count: int, folder: Path, say: Say) -> Proof:
     return Proof(claim, figures, tuple(failures))
 
 
-def _megabytes(folder: Path) -> float:
+def megabytes(folder: Path) -> float:
+    """Of all files in a folder."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6

@@ -56,6 +56,7 @@ METHODS = {
     "fuzz": Method("rofo.benchmarks.fuzz", 10_000, "files of each kind"),
     "triton": Method("rofo.benchmarks.triton", 1000, "requests"),
     "images": Method("rofo.benchmarks.images", 2, "container files"),
+    "first-song": Method("rofo.benchmarks.first_song", 1, "times"),
 }
 
 

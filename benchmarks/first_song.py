@@ -1,0 +1,47 @@
+"""`python -m rofo.benchmarks.reliability first-song`: from nothing to a separated song, in a fresh clone.
+
+`make demo-run` (the runtime alone) and `make demo` (from the checkpoint on), each with a cache of its own for
+pip, so that all is downloaded; how fast that is depends on the line and on where pip looks.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from rofo.benchmarks.images import ROOT, megabytes
+from rofo.benchmarks.reliability import Proof
+
+Say = Callable[[str], None]
+TARGETS = {"demo-run": "build/run-env", "demo": "build/demo-env"}
+
+
+def prove(count: int, folder: Path, say: Say) -> Proof:
+    """`count` times each; medians."""
+    figures, failures = dict[str, float | int | str](), list[str]()
+    for target, environment in TARGETS.items():
+        seconds, clone, cache = list[float](), folder / "clone", folder / "cache"
+        for done in range(count):
+            clone, cache = folder / f"{target}{done}", folder / f"cache-{target}{done}"
+            say(f"make {target}, {done + 1} of {count}")
+            began = time.monotonic()
+            subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+            made = subprocess.run(
+                ["make", target],
+                cwd=clone,
+                env={**os.environ, "PIP_CACHE_DIR": str(cache)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            seconds.append(time.monotonic() - began)
+            failures += [f"make {target}: {made.stderr.strip()[-300:]}"] if made.returncode else []
+        figures |= {
+            f"make {target}: seconds from the clone to the stems": round(median(seconds)),
+            f"make {target}: MB that pip keeps of what it downloaded": round(megabytes(cache)),
+            f"make {target}: MB installed": round(megabytes(clone / environment)),
+        }
+    claim = "A song is separated by one command in a fresh clone, with nothing in pip's cache"
+    return Proof(claim, figures, tuple(failures))
