@@ -254,7 +254,7 @@ def test_the_command_line_takes_a_mixer(make_mixer, song, tmp_path, capsys, monk
     out, err = capsys.readouterr()
     assert stop.value.code == 0
     assert out.splitlines() == [f"separated/mix/{s}.wav" for s in ("bass", "drums", "other", "vocals")]
-    assert err.startswith("kuielab.json: onnxruntime, fp32\n")
+    assert err.startswith("kuielab.json: onnxruntime, cpu, fp32\n")
 
 
 # The manifest

@@ -99,7 +99,7 @@ def test_without_ray_it_is_said_what_to_install(make_engine, mix, tmp_path, monk
     with pytest.raises(SystemExit) as stop:
         main(["--engine", str(make_engine()), "--list", str(tmp_path / "songs.jsonl"), "--output", "out"])
     assert stop.value.code == 2
-    assert "error: ray is not installed; pip install 'rofo[ray]'" in capfd.readouterr().err
+    assert "is not installed; pip install 'rofo[ray]'" in capfd.readouterr().err
 
 
 @pytest.mark.slow

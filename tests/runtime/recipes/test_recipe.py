@@ -386,7 +386,7 @@ def test_the_command_line_tells_the_seconds_of_every_engine(several, song, tmp_p
     assert set(told["stems"]) == {"out", "kept", "r", "rest"}
     assert set(told["engines"]) == {"a", "n", "low"}
     assert all(0 < seconds < told["elapsed"] for seconds in told["engines"].values())
-    assert err.startswith("recipe.toml: onnxruntime, fp32\n")
+    assert err.startswith("recipe.toml: onnxruntime, cpu, fp32\n")
 
 
 def test_scheme_and_overlap_go_to_the_runs_that_leave_them_open(

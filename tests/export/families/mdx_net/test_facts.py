@@ -51,7 +51,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> Entry:
-    entry = Entry("a known one", (), {**ENTRY, "stems": ("instrumental",)})
+    entry = Entry("a known one", {**ENTRY, "stems": ("instrumental",)})
     monkeypatch.setattr(families, "find_entry", lambda *_: entry)
     return entry
 

@@ -447,7 +447,7 @@ def test_an_entry_of_the_catalogue_stands_in_for_the_yaml(monkeypatch, resolve):
         "hop_length": 16, "chunk": 4800, "num_overlap": 4, "stems": ("other",),
         "instruments": ("vocals", "other"), "skip_connection": True,
     }  # fmt: skip
-    entry = catalogue.Entry("tiny", ("Model.ckpt",), said)
+    entry = catalogue.Entry("tiny", said, ("Model.ckpt",))
     monkeypatch.setattr(catalogue, "load_catalogue", lambda: (entry,))
     facts = resolve(bs_state())
     assert (facts["chunk"], facts["residual"], facts["overlap"]) == (4800, "vocals", 0.75)

@@ -94,7 +94,7 @@ def test_a_known_file_is_used_as_uvr_uses_it(tmp_path: Path, monkeypatch: pytest
         "hop_length": 64,
         "dim_t": 16,
     }
-    entry = Entry("some.yaml", (), {**known, "stems": ("music", "speech")})
+    entry = Entry("some.yaml", {**known, "stems": ("music", "speech")})
     monkeypatch.setattr(families, "find_entry", lambda *_: entry)
     facts = described(checkpoint).require()
     assert (facts["scheme"], facts.get("overlap"), facts["chunk"]) == ("rectangular", None, 15 * 64)
