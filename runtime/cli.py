@@ -189,7 +189,7 @@ def main(
     from rofo.separator import Separator
     from rofo.song_list import read_list, read_shard, separate_list
 
-    one_heap()
+    one_heap(large_apart=engine.suffix == ".toml")
     opened = partial(
         Separator, engine, backend=backend, precision=precision, threads=threads, low_memory=low_memory
     )
