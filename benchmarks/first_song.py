@@ -1,7 +1,7 @@
 """`python -m rofo.benchmarks.reliability first-song`: from nothing to a separated song, in a fresh clone.
 
-`make demo-run` (the runtime alone) and `make demo` (from the checkpoint on), each with an empty cache for pip.
-How long that takes depends on the line and on where pip looks: what is downloaded, the Makefile says.
+`make demo-run` (the runtime alone) and `make demo` (from the checkpoint on), with an empty cache for pip.
+How long depends on the line and on where pip looks; what is downloaded, the Makefile says.
 """
 
 import os
