@@ -46,7 +46,6 @@ SAID = {
     "leave": "files: ['left']",
     "raise": "ValueError: seen",
     "wrong": "the wrong error: UsageError: seen",
-    "sleep": "TimeoutError",
 }
 
 
