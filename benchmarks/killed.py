@@ -68,8 +68,7 @@ class Killer:
     def leftovers(self) -> list[str]:
         """What should not be there after a run to its end."""
         hidden = [path.name for path in self.out.rglob(".*") if path.name != RECORD]
-        # ONNX Runtime's telemetry leaves a `.ses` when it is imported.
-        return hidden + [path.name for path in (self.folder / "tmp").iterdir() if path.name != ".ses"]
+        return hidden + [path.name for path in (self.folder / "tmp").iterdir()]
 
     def __enter__(self) -> Self:
         return self

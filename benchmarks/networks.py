@@ -26,6 +26,7 @@ from rofo.dsp.scheme import Chunk
 from rofo.engines import EngineSettings, open_engine
 from rofo.engines.choice import engine_file
 from rofo.engines.contract import Engine, Tensors
+from rofo.engines.telemetry import import_quietly
 from rofo.errors import EngineLoadError
 from rofo.manifest import load_engine_manifest, manifest_path
 
@@ -194,8 +195,7 @@ def _pymss(one: Contestant, subject: Subject) -> Run:
 def _plain_session(one: Contestant, subject: Subject) -> Run:
     """The engine's graph, in fp16 the one that plans are built from, with ONNX Runtime's own defaults."""
     _require("onnxruntime", "rofo[ort]")
-    import onnxruntime
-
+    onnxruntime = import_quietly("onnxruntime")
     provider = "CUDAExecutionProvider" if one.device == "cuda" else "CPUExecutionProvider"
     if provider not in onnxruntime.get_available_providers():
         raise EngineLoadError(f"this ONNX Runtime ({onnxruntime.__version__}) has no {provider}")

@@ -15,6 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from rofo.engines.contract import Tensors
+from rofo.engines.openvino import openvino_core
 from rofo.errors import EngineLoadError
 from rofo.export.graph.operands import Operands, Product, Range
 from rofo.export.graph.trace import INLINE_BYTES
@@ -109,7 +110,7 @@ def measured_ranges(path: Path, chunks: Sequence[Tensors], batch: int = 1) -> Ra
     Raises EngineLoadError where OpenVINO is missing.
     """
     try:
-        import openvino
+        core = openvino_core()
     except ImportError:
         raise EngineLoadError(
             f"{path.name}: no OpenVINO to calibrate 8 bits with; pip install 'rofo[cpu]'"
@@ -121,7 +122,7 @@ def measured_ranges(path: Path, chunks: Sequence[Tensors], batch: int = 1) -> Ra
     onnx.save(model, probed)
     try:
         options = {"INFERENCE_PRECISION_HINT": "f32"}
-        request = openvino.Core().compile_model(probed, "CPU", options).create_infer_request()
+        request = core.compile_model(probed, "CPU", options).create_infer_request()
     finally:
         probed.unlink()
     ranges: dict[str, Range] = {}

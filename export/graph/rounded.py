@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from rofo.engines.contract import Tensors
+from rofo.engines.telemetry import import_quietly
 from rofo.errors import EngineLoadError
 
 Floats = NDArray[np.float32]
@@ -55,7 +56,7 @@ class RoundedGraph:
     def __init__(self, path: Path, probes: dict[str, int] | None = None) -> None:
         """`probes`: value -> stride. Raises EngineLoadError where ONNX Runtime is missing."""
         try:
-            import onnxruntime
+            onnxruntime = import_quietly("onnxruntime")
         except ImportError:
             raise EngineLoadError(
                 f"{path.name}: no ONNX Runtime to measure the typed graph with; "
@@ -116,8 +117,7 @@ class _Rewriter:
         )
 
     def _constant(self, tensor: TensorProto) -> TensorProto:
-        import onnxruntime
-
+        onnxruntime = import_quietly("onnxruntime")
         values = numpy_helper.to_array(tensor)
         if tensor.data_type in _SHORT:
             values = values.astype(np.float32)

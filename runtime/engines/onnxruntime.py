@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from rofo.engines import EngineSettings
 from rofo.engines.contract import EngineSource, Shapes, Tensors
+from rofo.engines.telemetry import import_quietly
 from rofo.errors import EngineLoadError, EngineRunError
 from rofo.text import one_line
 
@@ -25,8 +26,7 @@ class CpuEngine:
     _unloadable = "export again with rofo-export"
 
     def __init__(self, source: EngineSource, settings: EngineSettings) -> None:
-        import onnxruntime
-
+        onnxruntime = import_quietly("onnxruntime")
         self._path, self.batch = source.path, source.entry.batch
         path, shapes = source.path, Shapes.of(source.manifest, source.entry.batch)
         self.precision: str = source.entry.precision

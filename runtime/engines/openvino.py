@@ -1,12 +1,14 @@
 """OpenVINO on the CPU: the default backend for .onnx engines."""
 
 import threading
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from rofo.engines import EngineSettings
 from rofo.engines.contract import EngineSource, Shapes, Tensors
+from rofo.engines.telemetry import import_quietly
 from rofo.errors import EngineLoadError, EngineMismatchError, EngineRunError
 from rofo.log import LOG
 from rofo.manifest import MIN_BF16_PARITY_DB, below_gate
@@ -23,17 +25,12 @@ class OpenVinoEngine:
     healthy = True
 
     def __init__(self, source: EngineSource, settings: EngineSettings) -> None:
-        import openvino
+        with _first:
+            core = openvino_core()
         from openvino.frontend import FrontEndManager
 
-        with _first:
-            # The first time that OpenVINO (2026.4) needs numpy it lets go of Python's lock within one of its
-            # own, for which a second thread waits without letting go: of five processes whose first two runs
-            # came at once, two stood still for ever.
-            openvino.Type.f32.to_dtype()
         path, shapes = source.path, Shapes.of(source.manifest, source.entry.batch)
         self._path, self.batch, self._outputs = path, source.entry.batch, tuple(shapes.outputs)
-        core = openvino.Core()
         self.precision, rest = self._choose(core, source, settings.precision)
         options: dict[str, Any] = {
             # Without the hint OpenVINO computes in bf16 wherever the processor can, measured or not.
@@ -117,6 +114,22 @@ class OpenVinoEngine:
         if precision == "bf16" and not has_bf16:
             raise EngineLoadError(f"{self._path}: this processor has no bf16; use --precision fp32")
         return precision, precision
+
+
+@cache
+def openvino_core() -> Any:
+    """OpenVINO's core, which is never freed. Raises ImportError.
+
+    It sets the stack of its opener's signal handlers, and frees that with the last core and model, in
+    whatever thread that may be: when a Separator was closed in another thread than the one that had opened
+    it, the next signal that Python handles ended the process (2026.4, with AVX-512).
+    """
+    openvino = import_quietly("openvino")
+    # The first time that OpenVINO (2026.4) needs numpy it lets go of Python's lock within one of its own, for
+    # which a second thread waits without letting go: of five processes whose first two runs came at once, two
+    # stood still for ever.
+    openvino.Type.f32.to_dtype()
+    return openvino.Core()
 
 
 def _shapes(ports: Any) -> dict[str, tuple[int, ...]]:

@@ -214,6 +214,30 @@ def test_threads_are_gone_after_a_cancelled_song(make_engine, song):
 # Log
 
 
+CLOSED_ELSEWHERE = """
+import os, signal, sys, tempfile, threading, time
+from rofo import Separator
+
+signal.signal(signal.SIGALRM, lambda *_: print("handled"))
+separator = Separator(sys.argv[1], backend=sys.argv[2])
+thread = threading.Thread(target=separator.close)
+thread.start(), thread.join()
+signal.setitimer(signal.ITIMER_REAL, 0.01)
+time.sleep(0.2)
+print("openvino_telemetry" in sys.modules, os.listdir(tempfile.gettempdir()))
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_signals_are_handled_after_it_was_closed_in_another_thread(make_engine, backend, tmp_path):
+    """OpenVINO freed the stack of signal handlers there; both told their makers that they were imported."""
+    command = [sys.executable, "-c", CLOSED_ELSEWHERE, str(make_engine()), backend]
+    ended = subprocess.run(
+        command, env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout.split("\n")) == (0, ["handled", "False []", ""])
+
+
 def test_the_log_tells_what_an_engine_got(make_engine, caplog):
     caplog.set_level(logging.INFO, "rofo")
     parity = (Parity("openvino", "bf16", 12.5),)
@@ -231,7 +255,7 @@ def test_the_log_tells_why_a_lower_precision_is_not_taken(make_engine, caplog, m
             own = super().get_property(device, name)
             return ["FP32", "BF16"] if name == "OPTIMIZATION_CAPABILITIES" else own
 
-    monkeypatch.setattr(openvino, "Core", Core)
+    monkeypatch.setattr("rofo.engines.openvino.openvino_core", Core)
     caplog.set_level(logging.INFO, "rofo")
     rofo.Separator(make_engine(parity=(Parity("openvino", "bf16", 12.5),))).close()
     assert "bf16 is not taken: its parity of 12.5 dB is below 30 dB" in caplog.text

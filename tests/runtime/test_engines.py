@@ -82,7 +82,7 @@ def processor(monkeypatch):
                 compiled.append(options)
                 return super().compile_model(model, device, {"INFERENCE_PRECISION_HINT": "f32"})
 
-        monkeypatch.setattr(openvino, "Core", Core)
+        monkeypatch.setattr("rofo.engines.openvino.openvino_core", Core)
         return compiled
 
     return pretend

@@ -114,7 +114,7 @@ def compiled(monkeypatch):
             given.extend(node.get_type_name() for node in model.get_ops())
             return super().compile_model(model, device, {})
 
-    monkeypatch.setattr(openvino, "Core", Core)
+    monkeypatch.setattr("rofo.engines.openvino.openvino_core", Core)
     return given
 
 

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 from torch import Tensor
 
+from rofo.engines.openvino import openvino_core
+from rofo.engines.telemetry import import_quietly
 from rofo.errors import EngineLoadError
 from rofo.export.errors import CheckpointError
 from rofo.export.families.mdx_net.network import EPSILON
@@ -359,8 +361,7 @@ def _run(path: Path, model: onnx.ModelProto, packed: Floats) -> Floats:
 
 
 def _onnxruntime(model: bytes) -> Callable[[Floats], Floats]:
-    import onnxruntime
-
+    onnxruntime = import_quietly("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -369,9 +370,6 @@ def _onnxruntime(model: bytes) -> Callable[[Floats], Floats]:
 
 
 def _openvino(model: bytes) -> Callable[[Floats], Floats]:
-    import openvino
-
-    compiled = openvino.compile_model(
-        openvino.Core().read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
+    core = openvino_core()
+    compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda packed: compiled(packed)[0]
