@@ -133,9 +133,10 @@ def bench() -> None:
 def speed(target: Path, told: "Told", choice: "Choice", rounds: int, chunks: int, results: Path) -> None:
     """Throughput, load time, memory, and where the time goes.
 
-    Of a CHECKPOINT, against PyTorch and other tools that are installed; an ENGINE has nothing to be compared
-    with but ONNX Runtime. A RECIPE is compared with itself on PyTorch networks, made of the checkpoints
-    beside its engines, and with its runs one by one.
+    Of a CHECKPOINT, against PyTorch and other tools that are installed; of an ENGINE too, where its
+    checkpoint lies beside it. Engines in int8 and fp8 are made only where --precision names them. A RECIPE
+    is compared with itself on PyTorch networks, made of the checkpoints beside its engines, and with its
+    runs one by one.
     """
     from rofo.benchmarks.speed import measure_speed
 
@@ -143,7 +144,7 @@ def speed(target: Path, told: "Told", choice: "Choice", rounds: int, chunks: int
 
 
 @bench.command(cls=_SpreadStems, context_settings=_CONTEXT)
-@click.argument("checkpoint", metavar="CHECKPOINT|RECIPE", type=_FILE)
+@click.argument("checkpoint", metavar="ENGINE|CHECKPOINT|RECIPE", type=_FILE)
 @click.option("--mix", required=True, type=_FILE, help="Song at the model's sample rate.")
 @click.option(
     "--stems",

@@ -56,7 +56,8 @@ class Choice:
     """What the user wants measured. `threads` and `batch` are the same for all.
 
     No `backends` are all those of the `device`, no `precisions` all of each that engines have: of a
-    checkpoint an int8 engine is made only where int8 is named, for finding one that passes takes long.
+    checkpoint engines in int8 and fp8 are made only where they are named, for finding ones that pass takes
+    long.
     """
 
     threads: int
@@ -75,16 +76,6 @@ class Choice:
     def devices(self) -> tuple[str, ...]:
         """Where the backends compute: PyTorch is to compute there as well."""
         return tuple(dict.fromkeys(map(_device, self.all_backends)))
-
-    @property
-    def plans(self) -> tuple[str, ...]:
-        """The backends that need a plan of their own."""
-        return tuple(name for name in self.all_backends if BACKENDS[name].file != ONNX)
-
-    @property
-    def int8(self) -> bool:
-        """Whether an int8 engine is to be made of a checkpoint."""
-        return "int8" in self.precisions
 
     def wants(self, one: Contestant) -> bool:
         """Whether it was asked for; the baselines always are."""
@@ -118,9 +109,7 @@ def _engines(subject: Subject, choice: Choice) -> Iterator[Contestant]:
         if kind not in subject.engines and choice.backends and subject.checkpoint is None:
             kind = next(iter(subject.engines))  # which says itself that it cannot be run so
         if kind in subject.engines:
-            for precision in BACKENDS[backend].precisions or (subject.precision(kind),):
-                if precision == "int8" and not subject.has_int8:
-                    continue
+            for precision in subject.precisions(backend):
                 one = Contestant(ROFO, subject.engines[kind], precision, _device(backend), backend)
                 yield from (one, replace(one, apart=True)) if subject.is_recipe else (one,)
 

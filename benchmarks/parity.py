@@ -42,15 +42,15 @@ def measure_parity(
 
     `truths` are "FILE" (in the order of the model's stems, the residual last) or "NAME=FILE". What cannot
     run, and true stems that are silent, cannot be read or do not fit the mix, are told in `about.left_out`.
-    Raises UsageError for an engine or an unknown stem, AudioReadError for a mix that does not fit the model,
-    the export's errors, EngineRunError where nothing could run.
+    Raises UsageError for an engine without its checkpoint and an unknown stem, AudioReadError for a mix that
+    does not fit the model, the export's errors, EngineRunError where nothing could run.
     """
-    if is_engine(checkpoint):
-        raise UsageError(f"{checkpoint}: an engine has no network to compare with; give its checkpoint")
     log = Log(say)
     with tempfile.TemporaryDirectory() as folder:
         say(f"{checkpoint.name}: preparing")
         subject = prepare_any(checkpoint, told, Path(folder), log, choice)
+        if is_engine(checkpoint) and subject.checkpoint is None:
+            raise UsageError(f"{checkpoint}: an engine has no network to compare with; give its checkpoint")
         song = _Song.read(mix, true_files(truths, subject.manifest), subject.manifest, log)
         rows, model = _rows(subject, song, choice, log), subject.model()
     return Parity(

@@ -15,6 +15,7 @@ from rofo.benchmarks import machine
 from rofo.benchmarks.processes import measured
 from rofo.benchmarks.results import Exported, Model
 from rofo.benchmarks.rounds import Log
+from rofo.engines import BACKENDS
 from rofo.errors import UsageError
 from rofo.export.facts import TABLE
 from rofo.manifest import EngineFile, load_engine_manifest, manifest_path
@@ -79,19 +80,21 @@ class Subject:
         return float(self.manifest.chunk.samples / self.manifest.sample_rate)
 
     @property
-    def has_int8(self) -> bool:
-        """Whether an int8 engine is beside them."""
-        return any(entry.precision == "int8" for entry in self.manifest.engines)
-
-    @property
     def step(self) -> float:
         """Seconds of song that one run of the engine adds, at most."""
         alone = 1 - (self.manifest.overlap_add.overlap or 0)
         return self.shortest_chunk * alone * self.batch
 
-    def precision(self, kind: str) -> str:
-        """Of the engine of a kind."""
-        return self.entry(self.engines[kind]).precision
+    def precisions(self, backend: str) -> tuple[str, ...]:
+        """In which a backend computes: of those that it chooses itself int8 where there is such an engine,
+        else those of the files that it alone runs."""
+        one = BACKENDS[backend]
+        entries = load_engine_manifest(self.engines.get(one.file, self.engine)).engines
+        int8 = any(entry.precision == "int8" for entry in entries)
+        itself = [precision for precision in one.precisions if precision != "int8" or int8]
+        files = [e.precision for e in entries if e.backend == (one.typed if itself else one.file)]
+        # That of a file it cannot run: what is wrong is for the backend to say.
+        return tuple(dict.fromkeys([*itself, *files])) or (self.entry(self.engine).precision,)
 
     def write_song(self, path: Path, seconds: float) -> Path:
         """A song of noise in the model's rate and channels."""
@@ -135,13 +138,13 @@ def is_engine(path: Path) -> bool:
 
 
 def prepare(
-    target: Path, told: Told, folder: Path, log: Log, batch: int = 1, plans: Sequence[str] = (),
-    *, int8: bool = False,
+    target: Path, told: Told, folder: Path, log: Log, batch: int = 1, backends: Sequence[str] = (),
+    precisions: Sequence[str] = (),
 ) -> Subject:  # fmt: skip
     """The engine itself, or engines exported from a checkpoint into `folder`, unverified.
 
-    Beside the ONNX one a plan is built for every backend of `plans`, and an `int8` engine if asked for; what
-    cannot be built is left out.
+    Beside the ONNX one there is one for every backend of `backends` that needs its own, and in every one of
+    `precisions` that is a file of its own; what cannot be built is left out.
     Raises UsageError where anything is told of an engine, ManifestError, and the export's errors.
     """
     if is_engine(target):
@@ -156,10 +159,14 @@ def prepare(
         return Subject({entry.backend: target}, manifest)
     engines = {ONNX: folder / str(batch) / ONNX / f"{target.stem}.onnx"}
     exported = _export(target, told, engines[ONNX], batch, ONNX)
-    if int8:
+    if "int8" in precisions:
         quantised = partial(_export, target, told, engines[ONNX], batch, ONNX, "--quantize", "int8")
         log.attempt("rofo int8", quantised)
-    for backend in plans:
+    for backend in backends:
+        if typed := BACKENDS[backend].typed:
+            log.attempt(f"rofo {backend}", partial(_export, target, told, engines[ONNX], batch, typed))
+        if BACKENDS[backend].file == ONNX:
+            continue
         plan = folder / str(batch) / backend / f"{target.stem}.plan"
         card = (
             ["--gpu", machine.card()] if backend == "tensorrt-rtx" else []
@@ -167,6 +174,8 @@ def prepare(
         build = partial(_export, target, told, plan, batch, backend, *card)
         if log.attempt(f"rofo {backend}", build):
             engines[backend] = plan
+        if "fp8" in precisions:
+            log.attempt(f"rofo {backend} fp8", partial(build, "--precision", "fp8"))
     return Subject(engines, load_engine_manifest(engines[ONNX]), target, told, exported)
 
 

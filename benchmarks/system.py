@@ -10,7 +10,7 @@ from rofo import Options
 from rofo.benchmarks.contestants import Choice
 from rofo.benchmarks.results import Model
 from rofo.benchmarks.rounds import Log
-from rofo.benchmarks.subject import Subject, Told, prepare
+from rofo.benchmarks.subject import Subject, Told, is_engine, prepare
 from rofo.errors import UsageError
 from rofo.manifest import Manifest, file_sha256, load_manifest, manifest_path
 from rofo.recipes.read import list_engines, read_recipe
@@ -45,18 +45,15 @@ class System(Subject):
         return min(part.shortest_chunk for part in self.members.values())
 
     @property
-    def has_int8(self) -> bool:
-        """As in Subject."""
-        return all(part.has_int8 for part in self.members.values())
-
-    @property
     def step(self) -> float:
         """As in Subject."""
         return max(part.step for part in self.members.values())
 
-    def precision(self, kind: str) -> str:
-        """As in Subject."""
-        return "+".join(dict.fromkeys(part.precision(kind) for part in self.members.values()))
+    def precisions(self, backend: str) -> tuple[str, ...]:
+        """As in Subject: those of all its engines, or where there is none the first of each."""
+        of_parts = [part.precisions(backend) for part in self.members.values()]
+        common = tuple(one for one in of_parts[0] if all(one in others for others in of_parts))
+        return common or ("+".join(dict.fromkeys(own[0] for own in of_parts)),)
 
     def model(self) -> Model:
         """As in Subject."""
@@ -94,9 +91,13 @@ def runs_alone(recipe: Path) -> list[tuple[Path, Options]]:
 
 
 def prepare_any(target: Path, told: Told, folder: Path, log: Log, choice: Choice) -> Subject:
-    """A recipe, or what rofo.benchmarks.subject prepares. Raises the errors of both."""
+    """A recipe, or what rofo.benchmarks.subject prepares; of an engine with the checkpoint that it was made
+    of, where that lies beside it. Raises the errors of both."""
     if target.suffix != ".toml":
-        return prepare(target, told, folder, log, choice.batch, choice.plans, int8=choice.int8)
+        made = prepare(target, told, folder, log, choice.batch, choice.all_backends, choice.precisions)
+        if not is_engine(target):
+            return made
+        return _with_checkpoint(made.engines, made.manifest, target, folder, log)
     if choice.batch != 1:
         raise UsageError(f"{target}: its engines have their batches; drop --batch")
     return prepare_recipe(target, told, folder, log)
@@ -141,6 +142,16 @@ def _member(file: Path, manifest: Manifest, folder: Path, log: Log) -> Subject:
     engines: dict[str, Path] = {}
     for entry in manifest.engines:
         engines.setdefault(entry.backend, file.with_name(entry.file))
+    return _with_checkpoint(engines, manifest, file, folder, log)
+
+
+def _with_checkpoint(
+    engines: Mapping[str, Path], manifest: Manifest, file: Path, folder: Path, log: Log
+) -> Subject:
+    """Engines with the checkpoint that they were made of where it lies beside `file`, one of them.
+
+    A yaml that the manifest quotes is written to `folder`.
+    """
     source = manifest.source
     checkpoint = file.with_name(source.checkpoint)
     if not checkpoint.exists() or file_sha256(checkpoint) != source.checkpoint_sha256:

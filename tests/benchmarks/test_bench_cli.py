@@ -37,7 +37,7 @@ def run(*arguments: object) -> int:
         (("scale", "x.onnx", "--no-compile"), 2, "No such option"),
         (("speed", "x.toml", "--batch", "2"), 2, "drop --batch"),
         (("speed", "x.plan", "--backend", "none"), 2, "'openvino', 'onnxruntime'"),
-        (("parity", "x.plan", "--mix", "m.wav"), 2, "an engine has no network"),
+        (("parity", "x.plan", "--mix", "m.wav"), 4, "x.json: no manifest"),
         (("parity", "x.ckpt", "--mix", "m.wav", "--stems", "--threads", "1"), 2, "Error"),
     ],
 )

@@ -1,6 +1,8 @@
 """Who takes part, and that everyone computes the same: with a family that only tests know."""
 
+import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +11,13 @@ from rofo.benchmarks import networks
 from rofo.benchmarks.contestants import NETWORK, PLAIN, PYMSS, Choice, Contestant, contestants
 from rofo.benchmarks.networks import open_alone, opened
 from rofo.benchmarks.probe import Job, separate
-from rofo.benchmarks.subject import Subject, Told, prepare
+from rofo.benchmarks.processes import Measured
+from rofo.benchmarks.rounds import Log
+from rofo.benchmarks.subject import ONNX, Subject, Told, prepare
+from rofo.benchmarks.system import prepare_any
 from rofo.engines import BACKENDS, Backend
 from rofo.errors import EngineLoadError, UsageError
+from rofo.manifest import load_manifest
 
 
 def names(subject: Subject, choice: Choice) -> list[str]:
@@ -49,8 +55,7 @@ def test_on_a_gpu_everyone_is_on_it(toy):
 
 def test_backends_decide_over_devices():
     assert Choice(1, ("openvino", "tensorrt")).devices == ("cpu", "cuda")
-    assert Choice(1, ("openvino", "tensorrt")).plans == ("tensorrt",)
-    assert Choice(1, device="cuda").plans == ("tensorrt-rtx", "tensorrt")
+    assert Choice(1, device="cuda").all_backends == ("onnxruntime-cuda", "tensorrt-rtx", "tensorrt")
 
 
 def test_a_backend_is_a_line_of_the_registry(toy, monkeypatch):
@@ -62,7 +67,7 @@ def test_a_backend_is_a_line_of_the_registry(toy, monkeypatch):
 
 
 def test_an_engine_has_no_pytorch_beside_it(make_engine, tmp_path):
-    subject = prepare(make_engine(), Told(), tmp_path, None)
+    subject = prepare(make_engine(), Told(), tmp_path, Log(lambda _: None))
     assert names(subject, Choice(1, ("onnxruntime",))) == [
         "rofo onnxruntime fp32", "onnxruntime fp32, driven plainly",
     ]  # fmt: skip
@@ -70,11 +75,50 @@ def test_an_engine_has_no_pytorch_beside_it(make_engine, tmp_path):
     assert names(subject, Choice(1, ("tensorrt",)))[0] == "rofo tensorrt fp32"
 
 
+def test_an_engine_beside_its_checkpoint_has_pytorch_too(toy, tmp_path):
+    subject = prepare_any(toy.engine, Told(), tmp_path, Log(lambda _: None), Choice(1))
+    assert (subject.checkpoint, subject.told.given) == (toy.checkpoint, toy.told.given)
+    assert names(subject, Choice(1, ("onnxruntime",), ("fp32",), compiled=False)) == [
+        "PyTorch fp32 (pymss-core)", "PyTorch fp32 (rofo's network)", "rofo onnxruntime fp32",
+        "onnxruntime fp32, driven plainly",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("asked", [(), ("fp16", "fp8")])
+def test_engines_with_a_precision_in_a_file_of_their_own_take_part(
+    toy, make_engine, tmp_path, monkeypatch, asked
+):
+    """The exporter's processes stood in for: they add the engine they were asked for to a manifest."""
+    given = load_manifest(make_engine())
+
+    def export(command, **_):
+        told = dict(itertools.pairwise(command))
+        target = told["--target"]
+        precision = told.get("--precision", "fp32" if target == ONNX else "fp16")
+        stem = Path(told["--output"])
+        name = {ONNX: f"{stem.name}.onnx", "onnxruntime-cuda": f"{stem.name}.fp16.onnx"}.get(target)
+        name = name or (f"{stem.name}.fp8.plan" if precision == "fp8" else f"{stem.name}.plan")
+        entry = replace(given.engines[0], file=name, backend=target, precision=precision)
+        before = load_manifest(path).engines if (path := stem.with_suffix(".json")).exists() else ()
+        path.write_text(replace(given, engines=(*before, entry)).to_json())
+        return Measured(1.0, 1.0)
+
+    monkeypatch.setattr("rofo.benchmarks.subject.measured", export)
+    monkeypatch.setattr("rofo.benchmarks.machine.card", lambda: "rtx4090")
+    choice = Choice(1, ("onnxruntime-cuda", "tensorrt-rtx"), asked, device="cuda")
+    subject = prepare(
+        toy.checkpoint, Told(), tmp_path, Log(lambda _: None), 1, choice.all_backends, choice.precisions
+    )
+    found = [one for one in names(subject, choice) if one.startswith("rofo")]
+    both = ["rofo onnxruntime-cuda fp32", "rofo onnxruntime-cuda fp16", "rofo tensorrt-rtx fp16"]
+    assert found == ([*both[1:], "rofo tensorrt-rtx fp8"] if asked else both)
+
+
 def test_facts_told_of_an_engine_are_refused(make_engine, tmp_path):
     with pytest.raises(UsageError, match="needs no --config"):
-        prepare(make_engine(), Told(tmp_path / "a.yaml"), tmp_path, None)
+        prepare(make_engine(), Told(tmp_path / "a.yaml"), tmp_path, Log(lambda _: None))
     with pytest.raises(UsageError, match="needs no --config"):
-        prepare(make_engine(), Told(given={"n_fft": 512}), tmp_path, None)
+        prepare(make_engine(), Told(given={"n_fft": 512}), tmp_path, Log(lambda _: None))
 
 
 def test_what_is_told_is_told_to_the_exporter_too(tmp_path):

@@ -1,5 +1,6 @@
 """Parity of a tiny network with code we did not write, against true stems; and songs that do not fit."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,3 +150,13 @@ def test_a_mix_that_does_not_fit_is_refused(measure_toy, songs):
 def test_an_engine_is_refused(make_engine, tmp_path):
     with pytest.raises(UsageError, match="an engine has no network"):
         measure_parity(make_engine(), Told(), tmp_path / "mix.wav", [], CHOICE, say=lambda _: None)
+
+
+def test_an_engine_is_compared_with_the_checkpoint_beside_it(toy, songs, tmp_path):
+    result = measure_parity(toy.engine, Told(), tmp_path / "mix.wav", [], CHOICE, say=lambda _: None)
+    assert [row.name for row in result.rows][:2] == ["PyTorch fp32 (rofo's network)", "rofo onnxruntime fp32"]
+    for file in (toy.engine, toy.engine.with_suffix(".json")):
+        shutil.copy(file, tmp_path)
+    alone = tmp_path / toy.engine.name
+    with pytest.raises(UsageError, match="no network to compare with"):
+        measure_parity(alone, Told(), tmp_path / "mix.wav", [], CHOICE, say=lambda _: None)
