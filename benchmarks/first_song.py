@@ -7,14 +7,13 @@ How long depends on the line and on where pip looks; what is downloaded, the Mak
 import os
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 from rofo.benchmarks.images import ROOT, megabytes
 from rofo.benchmarks.reliability import Proof
+from rofo.benchmarks.rounds import Say
 
-Say = Callable[[str], None]
 TARGETS = {"demo-run": "build/run-env", "demo": "build/demo-env"}
 
 
@@ -22,7 +21,7 @@ def prove(count: int, folder: Path, say: Say) -> Proof:
     """`count` times each; medians."""
     figures, failures = dict[str, float | int | str](), list[str]()
     for target, environment in TARGETS.items():
-        seconds, clone = list[float](), folder
+        seconds = list[float]()
         for done in range(count):
             clone = folder / f"{target}{done}"
             say(f"make {target}, {done + 1} of {count}")

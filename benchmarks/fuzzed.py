@@ -176,12 +176,13 @@ def _limited() -> Iterator[None]:
     def over(_: int, __: types.FrameType | None) -> None:
         raise TimeoutError(f"not ended after {SECONDS} s")
 
-    signal.signal(signal.SIGALRM, over)
+    before = signal.signal(signal.SIGALRM, over)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _address_space() -> int:

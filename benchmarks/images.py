@@ -12,18 +12,18 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rofo.benchmarks.demo import CHECKPOINT, CONFIG, MIX
 from rofo.benchmarks.reliability import Proof
+from rofo.benchmarks.rounds import Say
 from rofo.errors import UsageError
 from rofo.export import ExportOptions, export_checkpoint
 
 ROOT = Path(__file__).parent.parent
 SERVING = ROOT / "runtime" / "serving"
-Say = Callable[[str], None]
 FILES = ("Containerfile.cpu", "Containerfile.rtx")
 # A user of its own owns a network of its own, which has no way out.
 OFFLINE = ("unshare", "--map-root-user", "--net")

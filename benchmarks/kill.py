@@ -1,7 +1,5 @@
 """The proof `kill`: rofo-run, rofo-export and rofo-run --list killed with SIGKILL at random moments."""
 
-import hashlib
-import json
 import random
 import shutil
 import time
@@ -13,7 +11,8 @@ from rofo.benchmarks.killed import Killer
 from rofo.benchmarks.reliability import Proof
 from rofo.benchmarks.rounds import Say
 from rofo.benchmarks.subject import write_noise
-from rofo.benchmarks.tiny import RATE, tiny_checkpoint, tiny_engine
+from rofo.benchmarks.tiny import RATE, tiny_checkpoint, tiny_engine, write_list
+from rofo.manifest import file_sha256
 from rofo.song_rows import SUFFIX, SongRow, read_rows
 
 KILLED = -9
@@ -119,7 +118,7 @@ def scenes(given: Path) -> dict[str, Scene]:
             shutil.copy(given / f"{name}{turn}.wav", folder / f"{name}.wav")
         (folder / "bad.wav").write_text("no audio")
         rows = [{"id": name, "path": f"{name}.wav"} for name in ("a", "bad", "b", "c")]
-        (folder / "songs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        write_list(folder / "songs.jsonl", rows)
 
     run = ["--engine", str(engine), "--backend", "onnxruntime", "--threads", "1", "--output", "out"]
     export = ["net.ckpt", "--target", "onnx", "--output", "out/net", "--no-verify"]
@@ -140,7 +139,7 @@ def _rows_problems(out: Path) -> list[str]:
         last[row.id] = row
     for name in SONGS:
         stems = last[name].stems.values() if name in last else ()
-        hashes = [hashlib.sha256((out / stem["file"]).read_bytes()).hexdigest() for stem in stems]
+        hashes = [file_sha256(out / stem["file"]) for stem in stems]
         if not hashes or hashes != [stem["sha256"] for stem in stems]:
             problems.append(f"{name}: its row is not that of its stems")
     if last["bad"].status != "failed":

@@ -1,7 +1,5 @@
 """The proof `ray`: a Ray job whose workers are killed three times, and which is itself killed once."""
 
-import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -18,7 +16,8 @@ from rofo import SongRow, read_rows
 from rofo.benchmarks.reliability import Proof
 from rofo.benchmarks.rounds import Say
 from rofo.benchmarks.subject import write_noise
-from rofo.benchmarks.tiny import RATE, tiny_engine
+from rofo.benchmarks.tiny import RATE, tiny_engine, write_list
+from rofo.manifest import file_sha256
 
 FAILED = 7
 GIVE_UP = 3600.0  # seconds without an end
@@ -125,15 +124,15 @@ def _wrong(rows: list[SongRow], songs: list[Path], plain: Path, out: Path) -> li
         if row.status != "done":
             failures.append(f"{row.id}: {row.status}, {row.error}")
         for name, stem in row.stems.items():
-            hashes = [_sha256(out / stem["file"]), _sha256(plain / row.id / f"{name}.wav"), stem["sha256"]]
+            hashes = [
+                file_sha256(out / stem["file"]),
+                file_sha256(plain / row.id / f"{name}.wav"),
+                stem["sha256"],
+            ]
             if len(set(hashes)) > 1:
                 failures.append(f"{row.id}: {name} is not that of rofo-run")
     left = [path for path in out.rglob("*") if path.name.endswith(".part") or path.name in BROKEN]
     return failures + [f"{path.relative_to(out)}: was left" for path in left]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write_songs(folder: Path, count: int) -> list[Path]:
@@ -153,9 +152,7 @@ def _write_list(folder: Path, songs: list[Path]) -> Path:
         if name == "another":
             row["sha256"] = "0" * 64
         rows.insert(number * len(songs) // (len(BROKEN) + 1), row)
-    file = folder / "songs.jsonl"
-    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return file
+    return write_list(folder / "songs.jsonl", rows)
 
 
 def _half(path: Path) -> None:

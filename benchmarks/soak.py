@@ -20,6 +20,7 @@ from rofo.benchmarks.held import Held, engine_made_elsewhere, growth, leaks
 from rofo.benchmarks.reliability import Proof
 from rofo.benchmarks.rounds import Say
 from rofo.console import one_heap
+from rofo.manifest import file_sha256
 
 THREADS = 8
 MOST = 0.02
@@ -149,7 +150,7 @@ def _file(separator: Separator, song: _Song, options: Options) -> Digests:
     folder = tempfile.mkdtemp(dir=song.file.parent)
     try:
         paths = separator.separate_file(song.file, folder, options)
-        return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
+        return {name: file_sha256(path) for name, path in paths.items()}
     finally:
         left = [path for path in Path(folder).rglob("*") if path.is_file()]
         shutil.rmtree(folder)

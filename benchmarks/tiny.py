@@ -1,5 +1,7 @@
 """A tiny checkpoint and its engine, for proofs about files and processes, where no sound matters."""
 
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rofo.benchmarks.shapes import write_shape
@@ -19,3 +21,9 @@ def tiny_engine(folder: Path) -> Path:
     checkpoint = tiny_checkpoint(folder / "checkpoint")
     options = ExportOptions(output=folder / "engine" / "tiny", verify=False)
     return export_checkpoint(checkpoint, options).files[0]
+
+
+def write_list(path: Path, rows: Iterable[Mapping[str, str]]) -> Path:
+    """A list of songs as `rofo-run --list` reads it."""
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path

@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ import soundfile
 from rofo import Options, Separator
 from rofo.benchmarks.demo import CHECKPOINT, CONFIG, MIX
 from rofo.benchmarks.reliability import Proof
+from rofo.benchmarks.rounds import Say
 from rofo.benchmarks.triton_server import Server, python, served
 from rofo.errors import AudioReadError, EngineRunError
 from rofo.export import ExportOptions, export_checkpoint
@@ -36,7 +37,6 @@ MODEL, NETWORK = "demo", "demo_network"
 # What the messages of errors have in them.
 _OUTCOMES = {"maximum queue size": "refused", "see that the server is there": "closed"}
 FLAT = 0.03  # of the memory after a fifth of the requests
-Say = Callable[[str], None]
 # Sends a song and cancels it when told to, in the environment of the server, which has tritonclient.
 _CANCELLING = """
 import sys, threading, numpy, tritonclient.grpc as grpc

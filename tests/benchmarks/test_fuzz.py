@@ -45,6 +45,7 @@ def test_damaged_files_are_refused_or_taken(prepared, name):
 SAID = {
     "leave": "files: ['left']",
     "raise": "ValueError: seen",
+    "sleep": "TimeoutError",
     "wrong": "the wrong error: UsageError: seen",
 }
 
