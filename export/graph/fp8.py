@@ -52,11 +52,10 @@ def choose_fp8(
         passes = all(found >= case.least for found, case in zip(decibels, wanted.cases, strict=True))
         return Attempt(decibels, Fp8(quantiser, tuple(some)) if passes else None)
 
-    def cost(one: str, case: int) -> float:
-        both = float(noise(typed_decibels(_written(quantiser, [one]), wanted.only(case)))[0])
-        return max(0.0, both - float(rest[case]))
+    def noise_of(some: Collection[str], case: int) -> float:
+        return float(noise(typed_decibels(_written(quantiser, some), wanted.only(case)))[0])
 
-    made = most_in_8_bits(names, wanted, tried=tried, cost=cost, rest=rest, stage=stage)
+    made = most_in_8_bits(names, wanted, tried=tried, noise_of=noise_of, rest=rest, stage=stage)
     if made is None:
         raise ParityError(
             f"{name}: no choice of products in FP8 passes the gate of {MIN_TYPED_DB:.0f} dB; nothing was "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rofo.engines.contract import Tensors
 from rofo.errors import EngineLoadError
 from rofo.export.errors import ParityError
-from rofo.export.graph.gates import MIN_TYPED_DB, Reference, measured
+from rofo.export.graph.gates import MIN_TYPED_DB, Reference, decibels_of, measured
 from rofo.export.graph.operands import in_int8
 from rofo.export.graph.quantise import Quantiser, measured_ranges
 from rofo.export.graph.search import Attempt, most_in_8_bits, noise
@@ -63,7 +63,7 @@ class Int8Builder:
             names,
             self._wanted,
             tried=self._tried,
-            cost=self._cost,
+            noise_of=self._noise_of,
             rest=self._rest_noise,
             stage=self._stage,
         )
@@ -74,21 +74,26 @@ class Int8Builder:
             "nothing was written, leave --quantize out or give --calibrate the music it is for"
         )
 
-    def _cost(self, name: str, case: int) -> float:
-        """Noise of one product in int8, all else in fp32."""
-        return float(noise(self._measured(*self._written([name], "fp32"), self._wanted.only(case))[0])[0])
+    def _noise_of(self, names: Collection[str], case: int) -> float:
+        """That with these products in int8, in one of the cases."""
+        files, entry = self._written(names)
+        manifest = replace(self._manifest, engines=(entry,))
+        found = decibels_of(files[-1], manifest, BACKEND, "int8", self._wanted.only(case))
+        return float(noise(np.array(found))[0])
 
     def _tried(self, names: Collection[str]) -> Attempt[Int8]:
         """An engine with these products in int8."""
-        files, entry = self._written(names, self._rest)
-        decibels, silent = self._measured(files, entry, self._wanted)
+        files, entry = self._written(names)
+        manifest = replace(self._manifest, engines=(entry,))
+        found, silent = measured(files[-1], manifest, BACKEND, "int8", self._wanted)
+        decibels = np.array(found)
         least = np.array([case.least for case in self._wanted.cases])
         if (decibels < least).any() or (self._wanted.keeps_silence and not silent):
             return Attempt(decibels, None)
         parity = Parity(BACKEND, "int8", float(decibels[least == MIN_TYPED_DB].min()), keeps_silence=silent)
         return Attempt(decibels, Int8(files, entry, parity))
 
-    def _written(self, names: Collection[str], rest: Rest) -> tuple[tuple[Path, ...], EngineFile]:
+    def _written(self, names: Collection[str]) -> tuple[tuple[Path, ...], EngineFile]:
         """The files of the engine with these products in int8, the graph last, and its entry."""
         folder = self._path.parent / "int8"
         shutil.rmtree(folder, ignore_errors=True)
@@ -102,22 +107,16 @@ class Int8Builder:
             sha256=file_sha256(file),
             data=data.name if data else None,
             data_sha256=file_sha256(data) if data else None,
-            rest=rest,
+            rest=self._rest,
             kept=tuple(name for name in self._quantiser.names if name not in names),
         )
         return (*([data] if data else []), file), entry
-
-    def _measured(self, files: tuple[Path, ...], entry: EngineFile, wanted: Reference) -> tuple[Floats, bool]:
-        """dB case by case, and whether silence stays silent."""
-        manifest = replace(self._manifest, engines=(entry,))
-        decibels, silent = measured(files[-1], manifest, BACKEND, "int8", wanted)
-        return np.array(decibels), silent
 
     def _measured_rest(self) -> tuple[Rest, Floats]:
         """The type of what is not in int8, and what it alone costs."""
         silent = np.zeros(len(self._wanted.cases))
         try:
-            decibels = np.array(measured(self._path, self._manifest, BACKEND, "bf16", self._wanted)[0])
+            decibels = np.array(decibels_of(self._path, self._manifest, BACKEND, "bf16", self._wanted))
         except EngineLoadError:  # this processor has none
             return "fp32", silent
         return ("bf16", noise(decibels)) if decibels.min() >= _MIN_REST_DB else ("fp32", silent)

@@ -1,11 +1,11 @@
 """Which products of an engine are computed in 8 bits: as many as the gate allows.
 
-All of them, where that passes. Else every product's error is measured with it alone in 8 bits, on the worst
-of the test chunks; errors add, and so the costliest are left out until the sum of the others is small enough,
-and what that makes is measured once more.
+All of them, where that passes. Else every product's error is measured with it alone in 8 bits, or with its
+neighbours where there are many, on the worst of the test chunks; errors add, and so the costliest are left
+out until the sum of the others is small enough, and what that makes is measured once more.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -16,7 +16,10 @@ from rofo.export.graph.gates import Reference
 
 Floats = NDArray[np.float64]
 Made = TypeVar("Made")
+Key = TypeVar("Key", bound=Hashable)
 
+# Viperx has 96 products, and a run of its network takes half a minute on two cores.
+_MOST_MEASURED = 32
 # How much of the gate's room the sum of single errors may fill, one after the other.
 _SHARES = (0.9, 0.6, 0.4, 0.2, 0.1)
 
@@ -30,17 +33,17 @@ class Attempt(Generic[Made]):
 
 
 def most_in_8_bits(
-    names: Collection[str],
+    names: Sequence[str],
     wanted: Reference,
     *,
     tried: Callable[[Collection[str]], Attempt[Made]],
-    cost: Callable[[str, int], float],
+    noise_of: Callable[[Collection[str], int], float],
     rest: Floats,
     stage: Callable[[str], None],
 ) -> Made | None:
     """What `tried` makes of as many of the products as pass, None where no choice does.
 
-    `cost` is the `noise` that one product in 8 bits adds in the case at an index; `rest` that of the number
+    `noise_of` is the `noise` with some products in 8 bits in the case at an index; `rest` that of the number
     type of everything else, case by case.
     """
     found = tried(names)
@@ -48,11 +51,17 @@ def most_in_8_bits(
         return found.made
     least = np.array([case.least for case in wanted.cases])
     worst = int(np.argmax(least - found.decibels))
-    stage(f"{_told(wanted, found.decibels)} with all {len(names)} products in 8 bits; measuring each alone")
-    costs = {name: cost(name, worst) for name in names}
+    size = -(-len(names) // _MOST_MEASURED)
+    groups = [tuple(names[i : i + size]) for i in range(0, len(names), size)]
+    stage(
+        f"{_told(wanted, found.decibels)} with all {len(names)} products in 8 bits; "
+        f"measuring {len(groups)} times {size} of them alone"
+    )
+    costs = {group: max(0.0, noise_of(group, worst) - float(rest[worst])) for group in groups}
     chosen: Collection[str] = names
     for share in _SHARES:
-        fewer = cheapest(costs, share * float((noise(least) - rest)[worst]))
+        few = cheapest(costs, share * float((noise(least) - rest)[worst]))
+        fewer = [name for name in names if any(name in group for group in few)]
         if fewer and len(fewer) < len(chosen):
             chosen = fewer
             found = tried(chosen)
@@ -62,11 +71,11 @@ def most_in_8_bits(
     return None
 
 
-def cheapest(costs: Mapping[str, float], room: float) -> tuple[str, ...]:
-    """The names that are left when the costliest go until the sum of the others fits."""
+def cheapest(costs: Mapping[Key, float], room: float) -> tuple[Key, ...]:
+    """The keys that are left when the costliest go until the sum of the others fits."""
     by_cost, left = sorted(costs, key=costs.__getitem__), 0.0
-    for place, name in enumerate(by_cost):
-        left += costs[name]
+    for place, key in enumerate(by_cost):
+        left += costs[key]
         if left > room:
             return tuple(by_cost[:place])
     return tuple(by_cost)

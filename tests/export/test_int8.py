@@ -199,8 +199,12 @@ def attempt(checkpoint, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("chunks", ["all", "the quiet one"])
-def test_the_costliest_products_are_left_out_until_the_gate_holds(attempt, monkeypatch, chunks):
+@pytest.mark.parametrize(
+    ("chunks", "most", "together"), [("all", 8, 1), ("the quiet one", 8, 1), ("all", 5, 2)]
+)
+def test_the_costliest_products_are_left_out_until_the_gate_holds(
+    attempt, monkeypatch, chunks, most, together
+):
     real = int8.measured
     bad = "layers.0.over_bands.blocks.1.narrow.weight"
 
@@ -213,15 +217,18 @@ def test_the_costliest_products_are_left_out_until_the_gate_holds(attempt, monke
         return far if worse else found, silent
 
     monkeypatch.setattr(int8, "measured", measured)
+    monkeypatch.setattr(int8, "decibels_of", lambda *given: measured(*given)[0])
+    monkeypatch.setattr("rofo.export.graph.search._MOST_MEASURED", most)
     report, stages = attempt()
     entry = report.manifest.engines[1]
-    assert bad in entry.kept and len(entry.kept) < 8
-    assert any("measuring each alone" in stage for stage in stages)
+    assert bad in entry.kept and len(entry.kept) < 8 and len(entry.kept) % together == 0
+    assert any(f"measuring {8 // together} times {together} of them alone" in stage for stage in stages)
     assert report.manifest.parity == ()  # not verified: not taken by auto
 
 
 def test_where_nothing_passes_nothing_is_written(attempt, monkeypatch, tmp_path):
     monkeypatch.setattr(int8, "measured", lambda *a: ([20.0] * len(a[-1].cases), True))
+    monkeypatch.setattr(int8, "decibels_of", lambda *a: [20.0] * len(a[-1].cases))
     with pytest.raises(ParityError, match=r"no choice of products in int8 passes .* leave --quantize out"):
         attempt()
     assert not list(tmp_path.glob("tiny*"))
