@@ -23,7 +23,7 @@ _PRECISIONS = ("fp32", "fp16", "bf16")
 _ENGINES = (".json", ".plan", ".toml")  # what --triton takes as it is: an .onnx may be a checkpoint
 _SECTIONS = {  # of --help, by the names of the parameters; what is not named comes last
     "What is needed first": ("config", "output", "targets", "gpu", "precision"),
-    "Engines": ("quantize", "calibrate", "attention", "batch", "scheme", "members"),
+    "Engines": ("quantize", "calibrate", "truths", "attention", "batch", "scheme", "members"),
     "What the checkpoint does not say": (
         "stems", "chunk", "sample_rate", "n_fft", "hop_length", "compensate", "zero_dc", "skip_connection",
         "normalize", "rotary",
@@ -78,6 +78,13 @@ def complete_checkpoint(_: click.Context, __: click.Parameter, begun: str) -> li
     type=click.Path(path_type=Path),
     metavar="AUDIO",
     help="Music that int8 and fp8 are calibrated on; may be repeated. Default: a mix that comes with rofo.",
+)
+@click.option(
+    "--truth",
+    "truths",
+    multiple=True,
+    metavar="STEM=AUDIO",
+    help="True stem of the first --calibrate, of whose SDR int8 may lose 0.05 dB; may be repeated.",
 )
 @click.option("--attention", type=click.Choice(_PRECISIONS), help="Attention of the plan, if not the same.")
 @click.option(
@@ -159,6 +166,7 @@ def main(
     precision: str,
     quantize: str | None,
     calibrate: tuple[Path, ...],
+    truths: tuple[str, ...],
     attention: str | None,
     gpu: str | None,
     batch: int | None,
@@ -232,6 +240,7 @@ def main(
         plan=None if only_facts else _plan(targets, precision, attention, gpu, batch, diagnose=diagnose),
         int8=quantize == "int8",
         calibrate=calibrate,
+        truths=_truths(truths),
         verify=not no_verify,
         sha256=sha256,
         unsafe_pickle=unsafe_pickle,
@@ -251,6 +260,13 @@ def main(
     if triton is not None:
         made = [target for target in ("tensorrt", "tensorrt-rtx", "onnx") if target in targets]
         _write_repository(report.files[-1], triton, made[:1])
+
+
+def _truths(given: Sequence[str]) -> dict[str, Path]:
+    pairs = [one.partition("=") for one in given]
+    if not all(name and file for name, _, file in pairs):
+        raise click.UsageError("--truth takes STEM=AUDIO, such as vocals=vocals.wav")
+    return {name: Path(file) for name, _, file in pairs}
 
 
 def _write_repository(engine: Path, folder: Path, kinds: Sequence[str]) -> None:

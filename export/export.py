@@ -11,7 +11,7 @@ from torch import nn
 from rofo.engines import EngineSettings, open_engine
 from rofo.engines.contract import Tensors
 from rofo.errors import EngineLoadError, UsageError
-from rofo.export.calibration import OWN, calibration_chunks
+from rofo.export.calibration import OWN, calibration_chunks, read_truth
 from rofo.export.errors import CheckpointError
 from rofo.export.facts import report
 from rofo.export.families import describe, find_family, load_network
@@ -42,10 +42,10 @@ class ExportOptions:
     user supplies, by the names of rofo.export.facts. `members` are the engines that a mixer joins. `batch` is
     the number of chunks the ONNX engine takes at once; `onnx` False leaves it out. `plan` tells what kind of
     plan to build. `int8` asks for an int8 engine beside the ONNX one; it and a plan in FP8 are calibrated on
-    the sound files of `calibrate`, by default on what comes with rofo. `verify` False skips the comparison
-    with the network: an int8 engine is then held to the fp32 one, its parity not recorded, and in an FP8 plan
-    every product is. `cuda` asks for a typed fp16 graph for
-    ONNX Runtime on CUDA. `sha256` is what the file must have.
+    the sound files of `calibrate`, by default on what comes with rofo. `truths` are true stems by name of the
+    first of them: int8 must keep their SDR. `verify` False skips the comparison with the network: an int8
+    engine is then held to the fp32 one, its parity not recorded, and in an FP8 plan every product is. `cuda`
+    asks for a typed fp16 graph for ONNX Runtime on CUDA. `sha256` is what the file must have.
     """
 
     output: Path | None = None
@@ -57,6 +57,7 @@ class ExportOptions:
     plan: PlanOptions | None = None
     int8: bool = False
     calibrate: Sequence[Path] = ()
+    truths: Mapping[str, Path] = field(default_factory=dict)
     cuda: bool = False
     verify: bool = True
     sha256: str | None = None
@@ -181,6 +182,10 @@ def _stem(checkpoint: Path, options: ExportOptions) -> Path:
             f"{stem}: sound to calibrate on, but nothing to calibrate; add --quantize int8, or for a plan "
             "--precision fp8"
         )
+    if options.truths and not (options.int8 and options.calibrate):
+        raise UsageError(
+            f"{stem}: true stems, but no int8 engine made with their mix; add --quantize int8 --calibrate MIX"
+        )
     return stem
 
 
@@ -265,7 +270,8 @@ def _quantised(
     chunks = _calibration(model, "int8", options, stage)
     held_to = wanted or _held_to_fp32(model, file, manifest)
     stage("writing the graph in int8, and running it")
-    made = Int8Builder(file, manifest, chunks, held_to, stage).build()
+    truth = read_truth(model, options.calibrate[0], options.truths) if options.truths else None
+    made = Int8Builder(file, manifest, chunks, held_to, stage, truth).build()
     return _Part(made.files, made.entry, (made.parity,) if wanted else ())
 
 

@@ -31,6 +31,8 @@ MIN_FP32_DB = 70.0
 # Between two engines 35 dB is far below what a listener or an SDR of 12 dB notices; a network whose
 # activations leave the range of fp16 falls far below it, or is not finite.
 MIN_TYPED_DB = 35.0
+# What true stems may lose of their SDR.
+MAX_SDR_LOSS_DB = 0.05
 # At a millionth of its level music is 120 dB below full scale, and fp16 has no numbers below 6e-8: a
 # TFC-TDF's spectrum keeps 11 dB there. An error no louder than that sound itself is one that nobody hears.
 MIN_TYPED_QUIET_DB = 0.0

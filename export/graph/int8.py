@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -9,10 +10,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rofo.dsp.chunk_loop import ChunkLoop
+from rofo.dsp.scheme import Chunk
+from rofo.engines import EngineSettings, open_engine
 from rofo.engines.contract import Tensors
-from rofo.errors import EngineLoadError
+from rofo.errors import EngineLoadError, UsageError
+from rofo.export.calibration import Truth
 from rofo.export.errors import ParityError
-from rofo.export.graph.gates import MIN_TYPED_DB, Reference, decibels_of, measured
+from rofo.export.graph.gates import (
+    MAX_SDR_LOSS_DB,
+    MIN_TYPED_DB,
+    Reference,
+    decibels_of,
+    measured,
+    snr_db,
+)
 from rofo.export.graph.operands import in_int8
 from rofo.export.graph.quantise import Quantiser, measured_ranges
 from rofo.export.graph.search import Attempt, most_in_8_bits, noise
@@ -40,14 +52,22 @@ class Int8:
 class Int8Builder:
     """An fp32 engine file at `path`, described by the only entry of `manifest`, on its way to int8.
 
-    `chunks` are what it is calibrated on, `wanted` what it is held to. Everything is made beside `path`.
+    `chunks` are what it is calibrated on, `wanted` what it is held to, and so is the SDR of a `truth`.
+    Everything is made beside `path`.
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, chunks: Sequence[Tensors], wanted: Reference, stage: Stage
+        self,
+        path: Path,
+        manifest: Manifest,
+        chunks: Sequence[Tensors],
+        wanted: Reference,
+        stage: Stage,
+        truth: Truth | None = None,
     ) -> None:
         self._path, self._manifest, self._wanted, self._stage = path, manifest, wanted, stage
         (self._entry,) = manifest.engines
+        self._truth, self._sdr = truth, self._measured_sdr(path, manifest, "fp32", truth)
         ranges = measured_ranges(path, chunks, self._entry.batch)
         self._quantiser = Quantiser(path, ranges, in_int8)
         self._rest, self._rest_noise = self._measured_rest()
@@ -90,6 +110,8 @@ class Int8Builder:
         least = np.array([case.least for case in self._wanted.cases])
         if (decibels < least).any() or (self._wanted.keeps_silence and not silent):
             return Attempt(decibels, None)
+        if not self._keeps_sdr(files[-1], manifest):
+            return Attempt(decibels, None)
         parity = Parity(BACKEND, "int8", float(decibels[least == MIN_TYPED_DB].min()), keeps_silence=silent)
         return Attempt(decibels, Int8(files, entry, parity))
 
@@ -111,6 +133,34 @@ class Int8Builder:
             kept=tuple(name for name in self._quantiser.names if name not in names),
         )
         return (*([data] if data else []), file), entry
+
+    def _keeps_sdr(self, path: Path, manifest: Manifest) -> bool:
+        kept = True
+        for name, found in self._measured_sdr(path, manifest, "int8", self._truth).items():
+            self._stage(f"SDR of {name}: {found:.2f} dB, {self._sdr[name]:.2f} in fp32")
+            kept = kept and self._sdr[name] - found <= MAX_SDR_LOSS_DB
+        return kept
+
+    @staticmethod
+    def _measured_sdr(
+        path: Path, manifest: Manifest, precision: str, truth: Truth | None
+    ) -> dict[str, float]:
+        """By true stem, over the chunks as they come out of the engine. Raises UsageError for other stems."""
+        if truth is None:
+            return {}
+        names = [*manifest.stems, *([manifest.residual] if manifest.residual else [])]
+        if unknown := sorted(set(truth.stems) - set(names)):
+            raise UsageError(
+                f"{path.name} has no stem {', '.join(unknown)}; --truth takes {', '.join(names)}"
+            )
+        size, window = manifest.chunk.samples, np.ones(0, np.float32)
+        starts = range(0, truth.mix.shape[1], size)
+        chunks = (Chunk(i, at, truth.mix[:, at : at + size], window, at) for i, at in enumerate(starts))
+        with closing(open_engine(path, manifest, EngineSettings(BACKEND, precision))) as engine:
+            loop = ChunkLoop(engine, manifest, path.name)
+            estimates = np.concatenate([estimate for _, estimate in loop(chunks)], axis=-1)
+        found = dict(zip(names, [*estimates, truth.mix - estimates.sum(axis=0)], strict=False))
+        return {name: snr_db(stem, found[name]) for name, stem in truth.stems.items()}
 
     def _measured_rest(self) -> tuple[Rest, Floats]:
         """The type of what is not in int8, and what it alone costs."""

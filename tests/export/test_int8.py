@@ -12,6 +12,8 @@ from onnx import numpy_helper
 from oracle import Oracle, snr_db, song
 
 import rofo
+from rofo.dsp.chunk_loop import ChunkLoop
+from rofo.dsp.scheme import Chunk
 from rofo.engines import EngineSettings, choice, open_engine
 from rofo.engines.choice import engine_file
 from rofo.errors import AudioReadError, EngineLoadError, UsageError
@@ -224,6 +226,43 @@ def test_the_costliest_products_are_left_out_until_the_gate_holds(
     assert bad in entry.kept and len(entry.kept) < 8 and len(entry.kept) % together == 0
     assert any(f"measuring {8 // together} times {together} of them alone" in stage for stage in stages)
     assert report.manifest.parity == ()  # not verified: not taken by auto
+
+
+@pytest.mark.parametrize("true", ["what fp32 gives", "other music"])
+def test_true_stems_keep_their_sdr_or_nothing_is_written(attempt, exported, tmp_path, true):
+    """What fp32 gives itself is lost at once; of a stem that is anything else int8 loses nothing."""
+    manifest, mix = load_manifest(exported()), song(2, 8000)
+    chunk = Chunk(0, 0, mix, np.ones(0, np.float32), 0)
+    engine = open_engine(exported(), manifest, EngineSettings("onnxruntime"))
+    ((_, estimate),) = ChunkLoop(engine, manifest, "tiny")([chunk])
+    stems = {"vocals": estimate[0] if true == "what fp32 gives" else song(2, 8000, 1)}
+    stems["instrumental"] = mix - stems["vocals"]
+    files = {name: tmp_path / f"{name}.wav" for name in stems}
+    for name, samples in {**stems, "mix": mix}.items():
+        soundfile.write(tmp_path / f"{name}.wav", samples.T, 44100, "FLOAT")
+    given = {"calibrate": [tmp_path / "mix.wav"], "truths": files}
+    if true == "what fp32 gives":
+        with pytest.raises(ParityError, match="no choice of products"):
+            attempt(**given)
+        return
+    report, stages = attempt(**given)
+    assert report.manifest.engines[1].precision == "int8"
+    told = [stage for stage in stages if stage.startswith("SDR of")]
+    assert [stage.split(":")[0] for stage in told] == ["SDR of vocals", "SDR of instrumental"]
+
+
+def test_true_stems_that_cannot_be_are_told(attempt, tmp_path):
+    for name, samples in {"mix": song(2, 8000), "short": song(2, 7000), "silent": 0 * song(2, 8000)}.items():
+        soundfile.write(tmp_path / f"{name}.wav", samples.T, 44100)
+    mix = {"calibrate": [tmp_path / "mix.wav"]}
+    with pytest.raises(UsageError, match="no int8 engine made with their mix"):
+        attempt(truths={"vocals": tmp_path / "mix.wav"})
+    with pytest.raises(UsageError, match=r"no stem drums; --truth takes vocals, instrumental"):
+        attempt(**mix, truths={"drums": tmp_path / "mix.wav"})
+    with pytest.raises(AudioReadError, match="not as long as"):
+        attempt(**mix, truths={"vocals": tmp_path / "short.wav"})
+    with pytest.raises(AudioReadError, match="silent"):
+        attempt(**mix, truths={"vocals": tmp_path / "silent.wav"})
 
 
 def test_where_nothing_passes_nothing_is_written(attempt, monkeypatch, tmp_path):
