@@ -139,7 +139,13 @@ def measured_ranges(path: Path, chunks: Sequence[Tensors], batch: int = 1) -> Ra
 
 
 def _probe(model: onnx.ModelProto, found: Sequence[Product]) -> None:
-    """Make the extremes of what every product is given further outputs."""
+    """Make the extremes of what every product is given further outputs.
+
+    They come before the graph's own: OpenVINO (2026.4) computes what the first output needs first, and kept
+    all that is reduced until the end. Viperx' width at depth 3, chunks of 4 s: 1.3 GB where it was 3.3.
+    """
+    own = list(model.graph.output)
+    del model.graph.output[:]
     shapes = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
     for number, product in enumerate(found):
         rank = len(shapes[product.source].type.tensor_type.shape.dim)
@@ -151,6 +157,7 @@ def _probe(model: onnx.ModelProto, found: Sequence[Product]) -> None:
                 onnx.helper.make_node(kind, [product.source, f"axes/{number}"], [name], keepdims=0)
             )
             model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    model.graph.output.extend(own)
 
 
 def _batches(chunks: Sequence[Tensors], batch: int) -> Iterator[Tensors]:
