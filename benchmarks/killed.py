@@ -26,6 +26,7 @@ from typing import Any, Self
 
 from rofo.audio.record import NAME as RECORD
 from rofo.audio.writer import StemFiles
+from rofo.engines.telemetry import import_quietly
 from rofo.recipes.spool import Spool
 
 AUDITED = {"open": "create", "os.rename": "rename", "os.remove": "remove", "os.mkdir": "mkdir"}
@@ -127,7 +128,7 @@ def _run(module: str, arguments: list[str], moment: str) -> str:
 def _serve(module: str, arguments: list[str]) -> None:
     """A run for every line of standard input."""
     for name in (module, *LATER[module]):
-        import_module(name)
+        import_quietly(name)
     # Python tries a folder by a file of four bytes, which it removes: the one thing that a kill can leave.
     tempfile.gettempdir()
     for line in sys.stdin:

@@ -265,7 +265,9 @@ def main(
 def _truths(given: Sequence[str]) -> dict[str, Path]:
     pairs = [one.partition("=") for one in given]
     if not all(name and file for name, _, file in pairs):
-        raise click.UsageError("--truth takes STEM=AUDIO, such as vocals=vocals.wav")
+        raise click.UsageError(
+            "--truth names a stem and its file; give STEM=AUDIO, such as vocals=vocals.wav"
+        )
     return {name: Path(file) for name, _, file in pairs}
 
 

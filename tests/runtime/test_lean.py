@@ -34,6 +34,8 @@ def imports(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             names = [node.module]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "import_quietly":
+            names = [ast.literal_eval(node.args[0])]
         for name in names:
             yield name, id(node) not in inside
 
