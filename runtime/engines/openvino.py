@@ -14,7 +14,7 @@ from rofo.log import LOG
 from rofo.manifest import MIN_BF16_PARITY_DB, below_gate
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
-_first = threading.Lock()
+_one_core = threading.Lock()
 
 
 class OpenVinoEngine:
@@ -25,8 +25,7 @@ class OpenVinoEngine:
     healthy = True
 
     def __init__(self, source: EngineSource, settings: EngineSettings) -> None:
-        with _first:
-            core = openvino_core()
+        core = openvino_core()
         from openvino.frontend import FrontEndManager
 
         path, shapes = source.path, Shapes.of(source.manifest, source.entry.batch)
@@ -116,7 +115,6 @@ class OpenVinoEngine:
         return precision, precision
 
 
-@cache
 def openvino_core() -> Any:
     """OpenVINO's core, which is never freed. Raises ImportError.
 
@@ -124,6 +122,12 @@ def openvino_core() -> Any:
     whatever thread that may be: when a Separator was closed in another thread than the one that had opened
     it, the next signal that Python handles ended the process (2026.4, with AVX-512).
     """
+    with _one_core:
+        return _core()
+
+
+@cache
+def _core() -> Any:
     openvino = import_quietly("openvino")
     # The first time that OpenVINO (2026.4) needs numpy it lets go of Python's lock within one of its own, for
     # which a second thread waits without letting go: of five processes whose first two runs came at once, two

@@ -17,6 +17,8 @@ def import_quietly(name: str) -> Any:
     embeds us; where the package that sends it is missing, it goes on by itself. ONNX Runtime (1.31) reports
     what it is asked to do, and writes a file into the folder for temporary ones. Raises ImportError.
     """
+    if name in sys.modules:  # the environment of a busy process is left alone: C reads it without a lock
+        return import_module(name)
     with _one_at_a_time:
         package, variable = sys.modules.get(_PACKAGE), os.environ.get(_VARIABLE)
         sys.modules[_PACKAGE] = package  # type: ignore[assignment]  # with None its import fails
