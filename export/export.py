@@ -1,11 +1,11 @@
 """The path of a checkpoint: read, describe, load, write graphs, compare, and only then put files in place."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from rofo.engines import EngineSettings, open_engine
@@ -19,7 +19,7 @@ from rofo.export.graph.cuda import BACKEND as CUDA
 from rofo.export.graph.cuda import CudaGraph, for_cuda
 from rofo.export.graph.diagnosis import LayerOutput, LayerParity, layer_outputs, layer_parity
 from rofo.export.graph.fp8 import choose_fp8
-from rofo.export.graph.gates import Reference, check_engine, check_typed, loud_chunk, reference
+from rofo.export.graph.gates import Reference, check_engine, check_typed, loud_chunk, reference, repeated
 from rofo.export.graph.int8 import BACKEND, Int8Builder
 from rofo.export.graph.trace import OPSET, write_onnx
 from rofo.export.graph.types import Form
@@ -281,17 +281,13 @@ def _calibration(model: Model, what: str, options: ExportOptions, stage: Stage) 
 
 
 def _held_to_fp32(model: Model, file: Path, manifest: Manifest) -> Reference:
-    engine = open_engine(file, manifest, EngineSettings(BACKEND, "fp32"))
-    batch = engine.batch
+    with closing(open_engine(file, manifest, EngineSettings(BACKEND, "fp32"))) as engine:
 
-    def run(inputs: Tensors) -> Tensors:
-        outputs = engine.run({name: np.repeat(tensor, batch, axis=0) for name, tensor in inputs.items()})
-        return {name: tensor[:1] for name, tensor in outputs.items()}
+        def run(inputs: Tensors) -> Tensors:
+            outputs = engine.run(repeated(inputs, engine.batch))
+            return {name: tensor[:1] for name, tensor in outputs.items()}
 
-    try:
         return reference(model, run, keeps_silence=model.family.keeps_silence(model.facts))
-    finally:
-        engine.close()
 
 
 def _write_typed(

@@ -247,7 +247,8 @@ def _silence(tensors: Tensors) -> Tensors:
     return {name: np.zeros_like(values) for name, values in tensors.items()}
 
 
-def _repeated(tensors: Tensors, batch: int) -> Tensors:
+def repeated(tensors: Tensors, batch: int) -> Tensors:
+    """Tensors of a batch of one -> the same in every place of a batch."""
     return {name: np.repeat(values, batch, axis=0) for name, values in tensors.items()}
 
 
@@ -260,7 +261,7 @@ def measured(
     """
     with closing(open_engine(path, manifest, EngineSettings(backend, precision))) as engine:
         found = [_run(engine, manifest, case) for case in wanted.cases]
-        return found, _silent(engine.run(_silence(_repeated(wanted.cases[0].inputs, engine.batch))))
+        return found, _silent(engine.run(_silence(repeated(wanted.cases[0].inputs, engine.batch))))
 
 
 def decibels_of(
@@ -272,8 +273,8 @@ def decibels_of(
 
 
 def _run(engine: Engine, manifest: Manifest, case: Case) -> float:
-    decibels = Case(case.name, case.inputs, _repeated(case.outputs, engine.batch)).decibels(
-        engine.run(_repeated(case.inputs, engine.batch))
+    decibels = Case(case.name, case.inputs, repeated(case.outputs, engine.batch)).decibels(
+        engine.run(repeated(case.inputs, engine.batch))
     )
     if math.isfinite(decibels):
         return decibels

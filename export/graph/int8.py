@@ -96,15 +96,13 @@ class Int8Builder:
 
     def _noise_of(self, names: Collection[str], case: int) -> float:
         """That with these products in int8, in one of the cases."""
-        files, entry = self._written(names)
-        manifest = replace(self._manifest, engines=(entry,))
+        files, manifest = self._written(names)
         found = decibels_of(files[-1], manifest, BACKEND, "int8", self._wanted.only(case))
         return float(noise(np.array(found))[0])
 
     def _tried(self, names: Collection[str]) -> Attempt[Int8]:
         """An engine with these products in int8."""
-        files, entry = self._written(names)
-        manifest = replace(self._manifest, engines=(entry,))
+        files, manifest = self._written(names)
         found, silent = measured(files[-1], manifest, BACKEND, "int8", self._wanted)
         decibels = np.array(found)
         least = np.array([case.least for case in self._wanted.cases])
@@ -113,10 +111,10 @@ class Int8Builder:
         if not self._keeps_sdr(files[-1], manifest):
             return Attempt(decibels, None)
         parity = Parity(BACKEND, "int8", float(decibels[least == MIN_TYPED_DB].min()), keeps_silence=silent)
-        return Attempt(decibels, Int8(files, entry, parity))
+        return Attempt(decibels, Int8(files, manifest.engines[0], parity))
 
-    def _written(self, names: Collection[str]) -> tuple[tuple[Path, ...], EngineFile]:
-        """The files of the engine with these products in int8, the graph last, and its entry."""
+    def _written(self, names: Collection[str]) -> tuple[tuple[Path, ...], Manifest]:
+        """The files of the engine with these products in int8, the graph last, and its manifest."""
         folder = self._path.parent / "int8"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -132,7 +130,7 @@ class Int8Builder:
             rest=self._rest,
             kept=tuple(name for name in self._quantiser.names if name not in names),
         )
-        return (*([data] if data else []), file), entry
+        return (*([data] if data else []), file), replace(self._manifest, engines=(entry,))
 
     def _keeps_sdr(self, path: Path, manifest: Manifest) -> bool:
         kept = True
